@@ -1,0 +1,32 @@
+# A machine with Python 3.10-3.12 and make is enough; `make install` puts everything into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed-$(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
+
+.PHONY: install demo test test-unit lint bench
+
+install: $(INSTALLED)
+
+$(INSTALLED):
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 10) <= v < (3, 13) and "Python 3.10-3.12 is needed, this is %d.%d; try make PYTHON=python3.12" % v[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,dev]'
+	rm -f .venv/.installed-*
+	touch $@
+
+demo: install
+	$(BIN)/arvis-scale demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-unit: install
+	$(BIN)/python -m pytest -m 'not processes and not browser'
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

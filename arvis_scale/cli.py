@@ -1,0 +1,233 @@
+"""`arvis-scale`: one sub-command per verb, each a thin call into the package that does the work.
+
+A `ValueError` is the user's to mend: it ends as one line and status 2, without a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+TRAINING_PACKAGES = (
+    "torch",
+    "torchvision",
+    "deepspeed",
+    "webdataset",
+    "open_clip",
+    "timm",
+    "tensorboard",
+    "submitit",
+    "safetensors",
+)
+
+app = typer.Typer(
+    help="From a folder of images to efficiency curves of autoregressive image pretraining.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+shards_app = typer.Typer(help="Image folders to WebDataset shards.", no_args_is_help=True)
+sweep_app = typer.Typer(help="Grids of runs.", no_args_is_help=True)
+study_app = typer.Typer(help="Runs to points, laws, figures and a report.", no_args_is_help=True)
+app.add_typer(shards_app, name="shards")
+app.add_typer(sweep_app, name="sweep")
+app.add_typer(study_app, name="study")
+
+console = Console(soft_wrap=True, highlight=False)
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value changes of the configuration", show_default=False)
+]
+StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="study folder", show_default=False)]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in TRAINING_PACKAGES:
+            raise
+        _fail(f"this command needs {package}; install it with: pip install 'arvis-scale[train]'")
+    except ValueError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")
+    sys.exit(2)
+
+
+@shards_app.command("build")
+def shards_build(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="image folder, archive of one, or `digits`")],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="folder to write")],
+) -> None:
+    """Write WebDataset shards with an index from images.
+
+    Example: `arvis-scale shards build photos/ shards/photos`
+    """
+    from arvis_scale.data.build import build_shards
+
+    report = build_shards(source, destination)
+    console.print(report.summary())
+
+
+@shards_app.command("check")
+def shards_check(destination: Annotated[Path, typer.Argument(metavar="DST", help="folder written by build")]) -> None:
+    """Verify every shard and every sample, and name what is broken.
+
+    Example: `arvis-scale shards check shards/photos`
+    """
+    from arvis_scale.data.check import check_shards
+
+    report = check_shards(destination)
+    console.print(report.summary())
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a recipe")],
+    overrides: Overrides = None,
+) -> None:
+    """Train one run; started again, it goes on from its last checkpoint.
+
+    Example: `arvis-scale train digits objective=xtra name=first output=runs/first samples_seen=20000`
+    """
+    from arvis_scale.config import load_config
+    from arvis_scale.engine.launcher import train_here
+
+    run = load_config(config, overrides or [])
+    status = train_here(run)
+    console.print(f"{status.state} at step {status.step} of {status.num_steps}: {run.output}")
+    if status.state != "completed":
+        if status.reason:
+            console.print(escape(status.reason))
+        raise typer.Exit(1)
+
+
+@app.command()
+def probe(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a completed run")],
+    kind: Annotated[str, typer.Option(help="kind of probe: linear")] = "linear",
+) -> None:
+    """Measure a run's encoder on labelled images again.
+
+    Example: `arvis-scale probe runs/first --kind linear`
+    """
+    if kind != "linear":
+        raise ValueError(f"--kind {kind!r} is not known; one of linear")
+    from arvis_scale.engine.result import probe_again
+
+    result = probe_again(run)["linear"]
+    console.print(
+        f"linear probe: {result['accuracy']:.4f} "
+        f"[{result['accuracy_low']:.4f}, {result['accuracy_high']:.4f}] of {result['num_test']} images"
+    )
+
+
+@sweep_app.command("submit")
+def sweep_submit(
+    study_file: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="study file")],
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option(help="study folder [default: runs/NAME]", show_default=False)
+    ] = None,
+) -> None:
+    """Start the runs of a study that are missing or failed.
+
+    Example: `arvis-scale sweep submit my_study.yaml data.shards=shards/photos`
+    """
+    from arvis_scale.launch.study import load_study
+    from arvis_scale.launch.submit import submit
+
+    study = load_study(study_file, output, overrides or [])
+    unfinished = submit(study, ["arvis-scale", *sys.argv[1:]])
+    console.print(f"{len(study.runs) - len(unfinished)} of {len(study.runs)} runs completed: {study.output}")
+    if unfinished:
+        sweep_status(study.output)
+        raise typer.Exit(1)
+
+
+@sweep_app.command("status")
+def sweep_status(folder: StudyFolder) -> None:
+    """Show the state of every run of a study.
+
+    Example: `arvis-scale sweep status runs/demo`
+    """
+    from arvis_scale.launch.status import study_states
+
+    table = Table(Column("run", no_wrap=True), "state", "step", "attempts", "linear probe", "reason")
+    for run in study_states(folder):
+        accuracy = "" if run.accuracy is None else f"{run.accuracy:.4f}"
+        steps = f"{run.status.step}/{run.status.num_steps}" if run.status.num_steps else ""
+        table.add_row(run.name, run.status.state, steps, str(run.status.attempt), accuracy, escape(run.status.reason))
+    console.print(table)
+
+
+@study_app.command("collect")
+def study_collect(folder: StudyFolder) -> None:
+    """Gather the runs' results into DIR/points.csv.
+
+    Example: `arvis-scale study collect runs/demo`
+    """
+    from scaling_studies import commands
+
+    console.print(commands.collect(folder))
+
+
+@study_app.command("fit")
+def study_fit(folder: StudyFolder) -> None:
+    """Fit laws to DIR/points.csv and write DIR/fits.json.
+
+    Example: `arvis-scale study fit runs/demo`
+    """
+    from scaling_studies import commands
+
+    console.print(commands.fit(folder))
+
+
+@study_app.command("plot")
+def study_plot(folder: StudyFolder) -> None:
+    """Draw points and laws into DIR/figures.
+
+    Example: `arvis-scale study plot runs/demo`
+    """
+    from scaling_studies import commands
+
+    for path in commands.plot(folder):
+        console.print(path)
+
+
+@study_app.command("report")
+def study_report(folder: StudyFolder) -> None:
+    """Write DIR/report.html, one self-contained page.
+
+    Example: `arvis-scale study report runs/demo`
+    """
+    from scaling_studies import commands
+
+    console.print(commands.report(folder))
+
+
+@app.command()
+def demo(output: Annotated[Path, typer.Option(help="folder to work in")] = Path("runs/demo")) -> None:
+    """Do everything, small, on built-in real images: shards, models, curves, report.
+
+    Example: `arvis-scale demo`
+    """
+    from arvis_scale.demo import run_demo
+
+    run_demo(output, console)
+    sweep_status(output)
+    console.print(f"report:      {output / 'report.html'}")
+    console.print(f"TensorBoard: tensorboard --logdir {output / 'runs'}")

@@ -1,0 +1,116 @@
+"""The processes of a run: their group, their device, and what they agree on."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from arvis_scale.engine.deepspeed_here import init_distributed
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The process group as one process sees it."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    device: torch.device
+    # Flags and counts travel here, on CPU, so that asking never waits for the device.
+    control: dist.ProcessGroup
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` is set on any process; every process must call it at the same point."""
+        if self.world_size == 1:
+            return flag
+        value = torch.tensor([int(flag)])
+        dist.all_reduce(value, op=dist.ReduceOp.MAX, group=self.control)
+        return bool(value.item())
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Return the element-wise sums of `values` over the processes."""
+        total = torch.tensor(values, dtype=torch.float64)
+        if self.world_size > 1:
+            dist.all_reduce(total, group=self.control)
+        return total.tolist()
+
+    def barrier(self) -> None:
+        """Wait for every process."""
+        if self.world_size > 1:
+            dist.barrier(group=self.control)
+
+
+def launched_world_size() -> int | None:
+    """Return the number of processes that a launcher (torchrun, submitit) started, or None without a launcher."""
+    value = os.environ.get("WORLD_SIZE")
+    return int(value) if value is not None else None
+
+
+def join_processes() -> Processes:
+    """Join the group named by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; without them this process is alone.
+
+    A second call in the same process joins the group that is already there, so that several short runs share one start.
+    """
+    if not dist.is_initialized():
+        _default_environment()
+        device = _select_device()
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        init_distributed(dist_backend=backend, verbose=False)
+    return Processes(
+        rank=dist.get_rank(),
+        local_rank=int(os.environ["LOCAL_RANK"]),
+        world_size=dist.get_world_size(),
+        device=_select_device(),
+        control=_control_group(),
+    )
+
+
+def leave_processes() -> None:
+    """Leave the group, if there is one."""
+    global _control
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    _control = None
+
+
+_control: dist.ProcessGroup | None = None
+
+
+def _control_group() -> dist.ProcessGroup:
+    global _control
+    if _control is None:
+        group = dist.new_group(backend="gloo")
+        assert isinstance(group, dist.ProcessGroup), "this process belongs to the group of all"
+        _control = group
+    return _control
+
+
+def _default_environment() -> None:
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    if "RANK" not in os.environ:
+        os.environ.update(alone)
+        os.environ["MASTER_PORT"] = str(free_port())
+    os.environ.setdefault("LOCAL_RANK", "0")
+
+
+def free_port() -> int:
+    """Return a TCP port that is free on this machine now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _select_device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device

@@ -1,0 +1,127 @@
+"""The end of a run: the encoder exported and probed, result.json written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from arvis_scale.atomic import write_json
+from arvis_scale.config import RunConfig, load_config
+from arvis_scale.data.selection import Selection
+from arvis_scale.engine.deepspeed_here import DeepSpeedEngine
+from arvis_scale.engine.distributed import Processes
+from arvis_scale.engine.export import consolidated_encoder, load_encoder, save_encoder
+from arvis_scale.engine.metrics import read_metrics
+from arvis_scale.engine.run_folder import SCHEMA_VERSION, RunFolder
+from arvis_scale.engine.setup import load_teacher_of, objective_of
+from arvis_scale.evaluation.probe_run import open_probe_data, probe_encoder, probe_raw_pixels
+from arvis_scale.models.objective import Objective
+
+
+def finish_run(
+    config: RunConfig,
+    folder: RunFolder,
+    engine: DeepSpeedEngine,
+    objective: Objective,
+    images: Selection,
+    processes: Processes,
+    *,
+    flops: float,
+    val_loss: float,
+    seconds: float,
+) -> None:
+    """Export and probe the encoder and write the result; every process must call it."""
+    weights = consolidated_encoder(engine)
+    if not processes.is_first:
+        return
+    save_encoder(weights, folder.encoder)
+    samples_seen = config.num_steps * config.global_batch_size
+    logged = read_metrics(folder.metrics)
+    write_json(
+        folder.result,
+        {
+            **_identity(config),
+            "kind": "trained" if samples_seen else "untrained",
+            "params_encoder": _num_elements(objective.encoder),
+            "params_total": _num_elements(objective),
+            "unique_images": len(images.train_indices) if samples_seen else 0,
+            "samples_seen": samples_seen,
+            "train_flops": flops * samples_seen,
+            "train_loss": next((line["loss"] for line in reversed(logged) if "loss" in line), None),
+            "val_loss": val_loss,
+            "pretrain_data": {"name": images.dataset.name, "hash": images.dataset.content_hash},
+            "probes": probe_run(config, processes.device),
+            "wall_seconds": seconds,
+            "device_seconds": seconds * processes.world_size,
+            "world_size": processes.world_size,
+            "strategy": config.parallel.strategy,
+        },
+    )
+
+
+def probe_run(config: RunConfig, device: torch.device) -> dict[str, dict[str, Any]]:
+    """Probe the exported encoder of a run, in fp32 and without its engine."""
+    objective = objective_of(config, load_teacher_of(config, torch.device("cpu")))
+    encoder = load_encoder(objective.encoder, RunFolder(config.output).encoder)
+    return probe_encoder(encoder, config, device)
+
+
+def probe_again(path: Path) -> dict[str, dict[str, Any]]:
+    """Probe a completed run once more, put the outcome into its result.json and return it."""
+    folder = RunFolder(path)
+    if not folder.encoder.is_file() or not folder.result.is_file():
+        raise ValueError(
+            f"{path} is not a completed run (no {folder.encoder.name} or {folder.result.name}); train it first"
+        )
+    config = load_config(str(folder.config), [f"output={path}"])
+    probes = probe_run(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if not probes:
+        raise ValueError(f"{folder.config} names no probe_data.shards; there is nothing to probe with")
+    write_json(folder.result, {**folder.read_result(), "probes": probes})
+    return probes
+
+
+def write_raw_pixel_reference(config: RunConfig) -> None:
+    """Write the result of a reference that has no encoder: the probe on the pixels themselves."""
+    write_json(
+        RunFolder(config.output).result,
+        {
+            **_identity(config),
+            "kind": "raw_pixels",
+            "objective": "raw_pixels",
+            "preset": None,
+            "params_encoder": 0,
+            "params_total": 0,
+            "unique_images": 0,
+            "samples_seen": 0,
+            "train_flops": 0.0,
+            "train_loss": None,
+            "val_loss": None,
+            "pretrain_data": None,
+            "probes": probe_raw_pixels(config),
+            "wall_seconds": 0.0,
+            "device_seconds": 0.0,
+            "world_size": 1,
+            "strategy": None,
+        },
+    )
+
+
+def _identity(config: RunConfig) -> dict[str, Any]:
+    probe_data = open_probe_data(config)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": config.name,
+        "objective": config.objective,
+        "preset": config.preset,
+        "seed": config.seed,
+        "probe_data": {"name": probe_data.name, "hash": probe_data.content_hash} if probe_data else None,
+    }
+
+
+def _num_elements(module: nn.Module) -> int:
+    # Under ZeRO-3 a parameter's own tensor is empty between uses; DeepSpeed keeps its true size beside it.
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in module.parameters())

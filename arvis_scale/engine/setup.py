@@ -1,0 +1,145 @@
+"""Everything a run needs before its first step, and the checks that come before anything is launched or written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from arvis_scale.config import RunConfig, build_config, load_yaml
+from arvis_scale.data.loader import evaluation_batches, training_batches
+from arvis_scale.data.selection import Selection, select_images
+from arvis_scale.engine.checkpoint_files import newest_checkpoint
+from arvis_scale.engine.run_folder import RunFolder
+from arvis_scale.evaluation.probe_run import open_probe_data
+from arvis_scale.models.build import build_objective
+from arvis_scale.models.images import normalize
+from arvis_scale.models.objective import Objective
+from arvis_scale.models.teachers import Teacher, from_open_clip
+from arvis_scale.planning.flops import forward_flops_per_sample, training_flops_per_sample
+
+Batch = dict[str, Tensor]
+
+# What may change between two starts of the same run: how it runs and what it prints, not what it computes.
+_FREE_KEYS = ("parallel", "log", "micro_batch_size", "output")
+
+
+def check_run(config: RunConfig) -> Selection:
+    """Raise `ValueError`, before anything starts, for a run that cannot be trained; return its images.
+
+    Opens the shards' indexes and builds the model without memory.
+    """
+    images = select_images(config.data, config.unique_images)
+    open_probe_data(config)
+    if config.objective == "digpt" and not Path(config.teacher.checkpoint or "").exists():
+        raise ValueError(f"teacher.checkpoint={config.teacher.checkpoint} does not exist; name an open_clip checkpoint")
+    with torch.device("meta"):
+        # The teacher is not read here; a grid like the student's is cut into segments wherever the student's is.
+        _build(config, teacher_width=1024, teacher_grid=config.image_size // config.patch_size)
+    folder = RunFolder(config.output)
+    if newest_checkpoint(folder.checkpoints) is not None or folder.result.exists():
+        _check_same_run(config, folder)
+    return images
+
+
+def _check_same_run(config: RunConfig, folder: RunFolder) -> None:
+    before = asdict(build_config(load_yaml(folder.config), {}, str(folder.config)))
+    now = asdict(config)
+    changed = [key for key in now if key not in _FREE_KEYS and now[key] != before[key]]
+    if changed:
+        key = changed[0]
+        raise ValueError(
+            f"{folder.path} holds another run: {key} was {before[key]!r}, now {now[key]!r}; choose another output="
+        )
+
+
+def load_teacher_of(config: RunConfig, device: torch.device) -> Teacher | None:
+    """Load the frozen teacher that the objective needs, on `device`; None for objectives without one."""
+    if config.objective != "digpt":
+        return None
+    assert config.teacher.checkpoint is not None, "validated"
+    return from_open_clip(config.teacher.checkpoint, device=device)
+
+
+def objective_of(config: RunConfig, teacher: Teacher | None) -> Objective:
+    """Build the objective on the current default device, weights drawn from `config.seed`."""
+    torch.manual_seed(config.seed)
+    if teacher is None:
+        return _build(config, teacher_width=None, teacher_grid=None)
+    return _build(config, teacher_width=teacher.width, teacher_grid=teacher.grid)
+
+
+def _build(config: RunConfig, *, teacher_width: int | None, teacher_grid: int | None) -> Objective:
+    return build_objective(
+        config.objective,
+        preset=config.preset,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        options=asdict(getattr(config, config.objective)),
+        teacher_width=teacher_width,
+        teacher_grid=teacher_grid,
+    )
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A batch from the loader -> a batch that the objective reads, on the device."""
+
+    device: torch.device
+    teacher: Teacher | None
+
+    def __call__(self, batch: Batch) -> Batch:
+        images = normalize(batch["images"].to(self.device, non_blocking=True))  # uint8 -> float, B x 3 x H x W
+        prepared = {"images": images, "sample_seeds": batch["sample_seeds"].to(self.device, non_blocking=True)}
+        if "weights" in batch:
+            prepared["weights"] = batch["weights"].to(self.device)
+        if self.teacher is not None:
+            prepared["teacher_tokens"] = self.teacher(images)  # B x (1 + n) x C
+        return prepared
+
+
+def flops_per_sample(config: RunConfig, prepare: Preparation) -> float:
+    """Return the FLOPs that one training image costs, the teacher's forward pass among them."""
+    images = torch.zeros(2, 3, config.image_size, config.image_size, dtype=torch.uint8)
+    batch = prepare({"images": images, "sample_seeds": torch.zeros(2, dtype=torch.int64)})
+    flops = training_flops_per_sample(lambda: objective_of(config, prepare.teacher), batch)
+    if prepare.teacher is not None:
+        flops += forward_flops_per_sample(prepare.teacher, batch["images"])
+    return flops
+
+
+def train_batches(config: RunConfig, images: Selection, *, rank: int, start_step: int) -> Iterator[Batch]:
+    """Return one process's micro batches from optimizer step `start_step` to the last."""
+    data = config.data
+    return training_batches(
+        images.train_split,
+        images.train_indices,
+        image_size=config.image_size,
+        crop_scale=(data.crop_scale_min, data.crop_scale_max),
+        crop_ratio=(data.crop_ratio_min, data.crop_ratio_max),
+        horizontal_flip=data.horizontal_flip,
+        seed=config.seed,
+        global_batch_size=config.global_batch_size,
+        micro_batch_size=config.micro_batch_size,
+        rank=rank,
+        world_size=config.parallel.processes,
+        num_workers=data.num_workers,
+        start_samples=start_step * config.global_batch_size,
+        num_samples=config.num_steps * config.global_batch_size,
+    )
+
+
+def validation_batches(config: RunConfig, images: Selection, *, rank: int) -> Iterator[Batch]:
+    """Return one process's share of the validation images."""
+    return evaluation_batches(
+        images.validation_split,
+        images.validation_indices,
+        image_size=config.image_size,
+        batch_size=config.micro_batch_size,
+        rank=rank,
+        world_size=config.parallel.processes,
+        num_workers=config.data.num_workers,
+    )

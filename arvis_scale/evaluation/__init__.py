@@ -1,0 +1,1 @@
+"""Quality of an encoder: frozen features and probes on labelled images."""

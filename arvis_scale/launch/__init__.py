@@ -1,0 +1,1 @@
+"""Studies: a grid of runs, given to submitit, and their status."""

@@ -1,0 +1,1 @@
+"""Run configurations by name, as YAML."""

@@ -1,0 +1,140 @@
+"""From the run folders of a study to the table of points.
+
+Reads `runs/<name>/result.json` and `runs/<name>/status.json`, and from `sweep.json` the runs that were asked for. Nothing is
+dropped: a run that failed, still runs, never started or left an unreadable result is a row that says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from arvis_scale.atomic import read_json
+from scaling_studies.points import METRIC, points_table
+
+RESULT_SCHEMA = 1
+STATUS_SCHEMA = 1
+SWEEP_SCHEMA = 1
+
+# Copied from result.json under the same name; their types and ranges are the table's to check.
+_COPIED = (
+    "kind",
+    "objective",
+    "preset",
+    "params_encoder",
+    "params_total",
+    "unique_images",
+    "samples_seen",
+    "train_flops",
+    "train_loss",
+    "val_loss",
+    "seed",
+    "wall_seconds",
+    "device_seconds",
+    "world_size",
+    "strategy",
+)
+
+
+def collect(study_dir: Path) -> pd.DataFrame:
+    """The table of points of a study folder, sorted by run name.
+
+    Raises `ValueError` when there is no `runs/` folder with runs in it, or when `sweep.json` is unreadable.
+    """
+    runs_dir = study_dir / "runs"
+    if not runs_dir.is_dir():
+        raise ValueError(f"{study_dir} is not a study folder: no runs/")
+    found = {path.name for path in runs_dir.iterdir() if path.is_dir()}
+    names = sorted(found | set(_planned(study_dir / "sweep.json")))
+    if not names:
+        raise ValueError(f"{runs_dir} holds no runs: run `arvis-scale sweep submit` first")
+    return points_table([_row(runs_dir / name) for name in names])
+
+
+def _planned(sweep_file: Path) -> list[str]:
+    """Names of the runs that the sweep asked for; none when the study was not made by a sweep."""
+    if not sweep_file.exists():
+        return []
+    runs = read_json(sweep_file, newest_schema=SWEEP_SCHEMA).get("runs")
+    if not isinstance(runs, list) or not all(isinstance(run, dict) and isinstance(run.get("name"), str) for run in runs):
+        raise ValueError(f"{sweep_file}, key runs: expected a list of objects with a name; submit the sweep again")
+    return [run["name"] for run in runs]
+
+
+def _row(run_dir: Path) -> dict[str, object]:
+    """The row of one run; an unreadable file makes it an `invalid` row whose reason is the reader's message."""
+    try:
+        status, reason = _status(run_dir)
+        row: dict[str, object] = {"name": run_dir.name, "status": status, "reason": reason}
+        if status != "completed":
+            return row
+        measured = _measurement(run_dir / "result.json")
+        points_table([row | measured])  # a wrong cell must cost this run its value, not the study its table
+    except ValueError as error:
+        return {"name": run_dir.name, "status": "invalid", "reason": str(error)}
+    return row | measured
+
+
+def _status(run_dir: Path) -> tuple[str, str | None]:
+    """State and reason of a run. A result is written last and whole, so that without status.json it means completed."""
+    status_file, has_result = run_dir / "status.json", (run_dir / "result.json").exists()
+    if not status_file.exists():
+        if has_result:
+            return "completed", None
+        return "pending", "no status.json" if run_dir.is_dir() else "never started"
+    status = read_json(status_file, newest_schema=STATUS_SCHEMA)
+    state, reason = status.get("state"), status.get("reason") or None
+    if state not in ("pending", "running", "preempted", "completed", "failed"):
+        raise ValueError(f"{status_file}, key state: {state!r} is no state of a run")
+    if state == "completed" and not has_result:
+        raise ValueError(f"{run_dir / 'result.json'} is missing although the run completed; submit the sweep again")
+    return state, None if reason is None else " ".join(str(reason).split())
+
+
+def _measurement(result_file: Path) -> dict[str, object]:
+    """What result.json measured, under the table's names. Raises `ValueError` naming the file and the key."""
+    result = read_json(result_file, newest_schema=RESULT_SCHEMA)
+    missing = [key for key in (*_COPIED, "pretrain_data", "probe_data", "probes") if key not in result]
+    if missing:
+        raise ValueError(f"{result_file} lacks the keys {', '.join(missing)}; run the probe again")
+    return {
+        **{key: result[key] for key in _COPIED},
+        **_linear_probe(result_file, result["probes"]),
+        "pretrain_data": _dataset(result["pretrain_data"]),
+        "probe_data": _dataset(result["probe_data"]),
+    }
+
+
+def _linear_probe(result_file: Path, probes: object) -> dict[str, object]:
+    """The linear probe's error with its 95% interval, from its accuracy."""
+    probe = probes.get("linear") if isinstance(probes, dict) else None
+    if not isinstance(probe, dict):
+        raise ValueError(f"{result_file}, key probes.linear: expected an object; run `arvis-scale probe` on this run")
+    numbers = {key: probe.get(key) for key in ("correct", "num_test", "accuracy", "accuracy_low", "accuracy_high")}
+    for key, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"{result_file}, key probes.linear.{key}: {value!r} is not a number; run the probe again")
+    if not 0 <= numbers["correct"] <= numbers["num_test"] or numbers["num_test"] == 0:
+        counts = f"{numbers['correct']} of {numbers['num_test']}"
+        raise ValueError(f"{result_file}, key probes.linear.correct: {counts} is no count; run the probe again")
+    if abs(numbers["accuracy"] - numbers["correct"] / numbers["num_test"]) > 1e-6:
+        raise ValueError(f"{result_file}, key probes.linear.accuracy: {numbers['accuracy']} is not correct / num_test")
+    if probe.get("confidence") != 0.95:
+        raise ValueError(f"{result_file}, key probes.linear.confidence: {probe.get('confidence')!r} is not 0.95")
+    return {
+        "metric": METRIC,
+        # From the counts, so that equal counts give equal bytes whatever the accuracy was rounded to.
+        "value": 1 - numbers["correct"] / numbers["num_test"],
+        "value_low": max(0.0, 1 - numbers["accuracy_high"]),
+        "value_high": min(1.0, 1 - numbers["accuracy_low"]),
+        "num_test": numbers["num_test"],
+    }
+
+
+def _dataset(value: object) -> str | None:
+    """`name@hash` of a data set, the hash cut to 12 digits; `None` when there is none."""
+    if not isinstance(value, dict) or value.get("name") is None:
+        return None
+    digest = value.get("hash")
+    return f"{value['name']}@{digest[:12]}" if isinstance(digest, str) and digest else str(value["name"])

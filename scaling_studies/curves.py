@@ -1,0 +1,111 @@
+"""Which runs make one curve: what is on its axis, what is held fixed along it, and what had to be left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from scaling_studies.laws import Array
+from scaling_studies.points import measured
+
+AXES = {"unique_images": "unique images", "params_encoder": "encoder parameters"}
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Points of one objective along one axis.
+
+    `x` is the axis' column. `preset` is the model size of a curve over unique images, `None` along encoder parameters.
+    `held` are the columns that are the same at every point. `notes` say what a reader must know about the choice.
+    """
+
+    objective: str
+    preset: str | None
+    x: str
+    held: dict[str, int]
+    points: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return f"{self.objective}/{self.preset or 'all presets'} against {self.x}"
+
+    @property
+    def samples_seen(self) -> tuple[int, int]:
+        """Smallest and largest samples seen along the curve."""
+        return int(self.points["samples_seen"].min()), int(self.points["samples_seen"].max())
+
+    def arrays(self) -> tuple[Array, Array, Array]:
+        """x, error and its standard error, each of shape `n`."""
+        x, y = (self.points[name].to_numpy(dtype=np.float64) for name in (self.x, "value"))
+        return x, y, standard_error(y, self.points["num_test"].to_numpy(dtype=np.float64))
+
+
+def standard_error(error: Array, num_test: Array) -> Array:
+    """Binomial standard error of an error rate measured on `num_test` images.
+
+    Taken at the Agresti-Coull estimate (two successes and two failures added; Am. Stat. 52, 1998), which is above zero even
+    when every image is right. All runs share one test set, which the fit ignores: between methods that errs on the wide side.
+    """
+    added = num_test + 4
+    rate = (error * num_test + 2) / added
+    return np.sqrt(rate * (1 - rate) / added)
+
+
+def curves_over_unique_images(points: pd.DataFrame, num_needed: int) -> list[Curve]:
+    """One curve per objective and preset, sorted by objective and encoder size."""
+    trained = _trained(points)
+    curves = []
+    for (objective, preset), rows in trained.groupby(["objective", "preset"], sort=True):
+        curves.append(_at_one_samples_seen(str(objective), str(preset), "unique_images", {}, rows, num_needed))
+    return sorted(curves, key=lambda curve: (curve.objective, curve.points["params_encoder"].min(), curve.preset))
+
+
+def curves_over_params(points: pd.DataFrame, num_needed: int) -> list[Curve]:
+    """One curve per objective, at the largest number of unique images at which it has enough model sizes."""
+    curves = []
+    for objective, rows in _trained(points).groupby("objective", sort=True):
+        unique_images = _largest_with_enough(rows, "unique_images", "params_encoder", num_needed)
+        chosen = rows[rows["unique_images"] == unique_images]
+        held = {"unique_images": unique_images}
+        curves.append(_at_one_samples_seen(str(objective), None, "params_encoder", held, chosen, num_needed))
+    return curves
+
+
+def _trained(points: pd.DataFrame) -> pd.DataFrame:
+    rows = measured(points)
+    rows = rows[rows["kind"] == "trained"]
+    probe_sets = sorted(rows["probe_data"].unique())
+    if len(probe_sets) > 1:
+        raise ValueError(f"column probe_data mixes {', '.join(probe_sets)}: their errors make no common curve")
+    return rows
+
+
+def _at_one_samples_seen(
+    objective: str, preset: str | None, x: str, held: dict[str, int], rows: pd.DataFrame, num_needed: int
+) -> Curve:
+    """The curve through `rows` at one number of samples seen, the largest that was measured at enough x.
+
+    Where no single number has enough points (say, when epochs were fixed instead), every x keeps its largest and a note says
+    that two things change along the axis.
+    """
+    seen = _largest_with_enough(rows, "samples_seen", x, num_needed)
+    at_seen, num_x = rows[rows["samples_seen"] == seen], rows[x].nunique()
+    if at_seen[x].nunique() >= min(num_needed, num_x):
+        left_out = sorted(int(value) for value in rows["samples_seen"].unique() if value != seen)
+        other = f"fitted at samples_seen = {seen:,}, the largest with enough points; left out: "
+        notes = [other + ", ".join(f"{value:,}" for value in left_out)] if left_out else []
+        return Curve(objective, preset, x, held | {"samples_seen": seen}, at_seen, notes)
+    largest = rows[rows["samples_seen"] == rows.groupby(x)["samples_seen"].transform("max")]
+    low, high = int(largest["samples_seen"].min()), int(largest["samples_seen"].max())
+    note = f"samples_seen changes along this curve, from {low:,} to {high:,}: its fall is not due to {AXES[x]} alone"
+    return Curve(objective, preset, x, held, largest, [note])
+
+
+def _largest_with_enough(rows: pd.DataFrame, column: str, x: str, num_needed: int) -> int:
+    """The largest value of `column` measured at `num_needed` different x, or else the one measured at most."""
+    counts = rows.groupby(column)[x].nunique()
+    enough = counts[counts >= min(num_needed, counts.max())]
+    return int(enough.index.max())

@@ -1,0 +1,93 @@
+"""Results in words and numbers as a reader wants them: method names, counts, ratios with their uncertainty."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+METHOD_NAMES = {"xtra": "XTRA", "digpt": "D-iGPT", "aim": "AIM", "igpt": "iGPT", "mae": "MAE"}
+_UNITS = {"unique_images": "unique images", "params_encoder": "encoder parameters"}
+
+
+def method_name(objective: str) -> str:
+    """The name of a method as its paper writes it."""
+    return METHOD_NAMES.get(objective, objective)
+
+
+def method_order(objective: str) -> tuple[int, str]:
+    """Sort key that puts the methods in one order everywhere: ours first, then its rivals, then any others."""
+    known = list(METHOD_NAMES)
+    return (known.index(objective) if objective in known else len(known), objective)
+
+
+def count(number: float) -> str:
+    """A count in at most three digits and a unit: 1437 -> 1.44k, 85843200 -> 85.8M."""
+    if number < 1000:
+        return f"{number:.3g}"
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            return f"{_three_digits(number / size)}{unit}"
+    raise AssertionError(number)
+
+
+def percent(fraction: float) -> str:
+    """A fraction in per cent with one decimal."""
+    return f"{100 * fraction:.1f}%"
+
+
+def times(ratio: float) -> str:
+    """A ratio to two significant digits, three above 10: 2.1x, 0.48x, 152x."""
+    return f"{_two_digits(ratio)}x"
+
+
+def ratio_interval(low: float | None, high: float | None) -> str:
+    """The 95% interval of a ratio; `None` is an open end."""
+    if low is None and high is None:
+        return "95% interval open at both ends"
+    if low is None:
+        return f"95% interval: at most {times(high)}" if high is not None else ""
+    if high is None:
+        return f"95% interval: at least {times(low)}"
+    return f"95% interval {times(low)} to {times(high)}"
+
+
+def efficiency_statement(row: dict[str, Any]) -> str:
+    """One row of the efficiency table of fits.json as a sentence."""
+    first, second = method_name(row["method_1"]), method_name(row["method_2"])
+    unit = _UNITS[row["x"]]
+    if row["status"] != "measured":
+        return f"{first} against {second} in {unit}{_setting(row)}: {row['reason']}."
+    at = f"At a linear-probe error of {percent(row['quality'])} ({_where(row['at'])}){_setting(row)}"
+    needs = f"{first} needs {count(row['x_1'])} {unit} where {second} needs {count(row['x_2'])}"
+    sentence = f"{at}, {needs}: {times(row['ratio'])} as efficient ({ratio_interval(row['low'], row['high'])})."
+    outside = [
+        f"{percent(row[key])} of {name}'s"
+        for name, key in ((first, "outside_1"), (second, "outside_2"))
+        if row[key] >= 0.005
+    ]
+    if outside:
+        sentence += f" {' and '.join(outside)} bootstrap curves do not pass this error within the data."
+    return sentence
+
+
+def _where(at: str) -> str:
+    return {"lowest": "the lowest that both reach within their data", "middle": "midway in what both measured"}[at]
+
+
+def _setting(row: dict[str, Any]) -> str:
+    return f" with the {row['preset']} encoder" if row["preset"] else ""
+
+
+def _three_digits(number: float) -> str:
+    """Three significant digits without an exponent; 999.6 is 1000, not 1e+03."""
+    digits = max(0, 2 - math.floor(math.log10(number)))
+    text = f"{number:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _two_digits(number: float) -> str:
+    if number == 0:
+        return "0"
+    if number >= 9.95:
+        return f"{number:.0f}"
+    return f"{number:.{max(0, 1 - math.floor(math.log10(number)))}f}"

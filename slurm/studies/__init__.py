@@ -1,0 +1,1 @@
+"""Study files: grids of runs for `arvis-scale sweep submit`."""

@@ -1,0 +1,106 @@
+"""Names of sizes, derived sizes, and exact parameter counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from arvis_scale.models.build import build_objective
+from arvis_scale.models.digpt import tap_layers
+from arvis_scale.models.objective import Objective
+from arvis_scale.models.presets import PRESETS, encoder_size
+
+
+def build_without_memory(name: str, **arguments: Any) -> Objective:
+    with torch.device("meta"):
+        return build_objective(name, **arguments)
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_xtra_counts_of_b16_at_256_pixels_are_the_released() -> None:
+    model = build_without_memory("xtra", preset="B", image_size=256, patch_size=16)
+    parts = [num_parameters(getattr(model, part)) for part in ("encoder", "projection", "predictor", "head")]
+    assert parts == [85_843_200, 6_295_552, 56_901_120, 151_013_376]
+    assert num_parameters(model) == 300_053_248
+
+
+def test_xtra_counts_of_h14_at_224_pixels_are_the_released() -> None:
+    model = build_without_memory("xtra", preset="H", image_size=224, patch_size=14)
+    parts = [num_parameters(getattr(model, part)) for part in ("encoder", "projection", "predictor", "head")]
+    assert parts == [630_762_240, 9_835_520, 39_553_280, 184_867_200]
+    assert num_parameters(model) == 865_018_240
+
+
+def test_digpt_counts_of_b16_are_the_released() -> None:
+    model = build_without_memory(
+        "digpt", preset="B", image_size=224, patch_size=16, teacher_width=1024, teacher_grid=16
+    )
+    assert num_parameters(model.encoder) == 85_645_824
+    assert num_parameters(model) == 167_536_128
+
+
+def test_aim_head_at_the_published_trunks_is_the_published() -> None:
+    for preset in ("0.6B", "1B", "3B", "7B"):
+        model = build_without_memory("aim", preset=preset, image_size=224, patch_size=14)
+        weights = [tuple(block.mlp.fc1.weight.shape) for block in model.head.blocks]
+        assert weights == [(8192, 2048)] * 12
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ["xtra", "aim", "digpt"])
+def test_every_preset_builds_every_objective(name: str, preset: str) -> None:
+    model = build_without_memory(
+        name, preset=preset, image_size=224, patch_size=14 if name != "digpt" else 16, **TEACHER[name]
+    )
+    assert num_parameters(model.encoder) >= 12 * PRESETS[preset].depth * PRESETS[preset].width ** 2 * 0.99
+
+
+TEACHER: dict[str, dict[str, int]] = {"xtra": {}, "aim": {}, "digpt": {"teacher_width": 1024, "teacher_grid": 16}}
+
+
+def test_taps_are_spread_over_the_second_half() -> None:
+    assert tap_layers(12) == [6, 8, 10, 12]
+    assert tap_layers(24) == [12, 16, 20, 24]
+    assert tap_layers(4) == [2, 3, 4, 4]
+    assert tap_layers(1) == [1, 1, 1, 1]
+
+
+def test_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match="preset 'micr' is not known; did you mean 'micro'"):
+        encoder_size("micr")
+    with pytest.raises(ValueError, match="did you mean 'Ti'"):
+        encoder_size("TI")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "sentence"),
+    [
+        ("xtr", {}, r"objective 'xtr' is not known \(did you mean 'xtra'"),
+        ("xtra", {"options": {"block_sid": 2}}, r"xtra has no option 'block_sid' \(did you mean 'block_side'"),
+        ("xtra", {"options": {"block_side": 3}}, "block_side=3 does not divide the grid of 4 x 4"),
+        ("xtra", {"options": {"block_side": 4}}, "block_side=4 makes the image one block"),
+        ("xtra", {"options": {"block_side": 2, "predictor_heads": 5}}, "num_heads=5 does not divide width=32"),
+        ("xtra", {"options": {"block_side": 2, "drop_path": 1.0}}, "drop_path=1.0 must lie between 0 and 1"),
+        ("aim", {"patch_size": 5}, "patch_size=5 does not divide image_size=16"),
+        ("aim", {"patch_size": 16}, "patch_size=16 makes the image one patch"),
+        ("digpt", {}, "give teacher_width and teacher_grid"),
+        ("digpt", {"options": {"segment_side": 3}, "teacher_width": 8, "teacher_grid": 4}, "segment_side=3 does not"),
+        ("digpt", {"options": {"segment_side": 4}, "teacher_width": 8, "teacher_grid": 4}, "image one segment"),
+        ("digpt", {"options": {"segment_side": 1}, "teacher_width": 8, "teacher_grid": 6}, "teacher_grid=6 cannot"),
+        (
+            "digpt",
+            {"options": {"segment_side": 2, "decoders": ["generativ"]}, "teacher_width": 8, "teacher_grid": 4},
+            r"decoders=\['generativ'\] must name",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(name: str, arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence) as raised:
+        build_objective(name, **{"preset": "nano", "image_size": 16, "patch_size": 4, **arguments})
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,72 @@
+"""The configuration is strict, and says what to do."""
+
+import pytest
+
+from arvis_scale.config import RunConfig, load_config, recipe_names, save_config
+
+GIVEN = ["name=a", "output=runs/a", "objective=xtra", "data.shards=shards/a"]
+
+
+def test_overrides_are_typed(tmp_path):
+    config = load_config("digits", [*GIVEN, "optimizer.learning_rate=1e-4", "unique_images=null", "data.num_workers=2"])
+    assert config.optimizer.learning_rate == 1e-4
+    assert config.unique_images is None
+    assert config.data.num_workers == 2
+
+
+def test_saved_config_is_complete_and_loads_to_the_same_run(tmp_path):
+    config = load_config("digits", [*GIVEN, "parallel.deepspeed={zero_optimization: {overlap_comm: true}}"])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(str(tmp_path / "config.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimizer.learning_rat=1", "unknown key 'optimizer.learning_rat'; did you mean 'learning_rate'?"),
+        ("learning_rate=1", "did you mean 'optimizer.learning_rate'?"),
+        ("optimizer.lr=1", "optimizer has learning_rate,"),
+        ("unique_image=1", "did you mean 'unique_images'?"),
+        ("seed=soon", "seed='soon'"),
+        ("objective=xtrah", "did you mean 'xtra'?"),
+        ("parallel.strategy=zero4", "parallel.strategy='zero4'"),
+        ("precision=fp16", "precision='fp16'"),
+        (
+            "micro_batch_size=48",
+            "global_batch_size=64 is not a multiple of micro_batch_size=48 x parallel.processes=1 = 48",
+        ),
+        ("parallel.processes=3", "micro_batch_size=64 x parallel.processes=3 = 192"),
+        ("samples_seen=-1", "samples_seen=-1"),
+        ("unique_images=0", "unique_images=0"),
+        ("optimizer.clip_grad_norm=0", "clip_grad_norm=0"),
+        ("objective=digpt", "teacher.checkpoint"),
+        ("schema_version=2", "schema_version 2, this arvis_scale reads up to 1"),
+        ("seed", "'seed' is not of the form key=value"),
+    ],
+)
+def test_bad_values_are_refused_in_one_line_that_names_them(override, said):
+    with pytest.raises(ValueError) as caught:
+        load_config("digits", [*GIVEN, override])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_keys_are_listed():
+    with pytest.raises(ValueError, match="objective, output must be given"):
+        load_config("digits", ["name=a", "data.shards=b"])
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'digits'"):
+        load_config("digit", GIVEN)
+
+
+def test_every_recipe_loads():
+    for name in recipe_names():
+        assert isinstance(load_config(name, GIVEN), RunConfig)
+
+
+def test_steps_are_whole_global_batches():
+    config = load_config("digits", [*GIVEN, "samples_seen=130", "micro_batch_size=16", "parallel.processes=2"])
+    assert config.num_steps == 3
+    assert config.accumulation_steps == 2
