@@ -5,13 +5,18 @@ A `ValueError` is the user's to mend: it ends as one line and status 2, without 
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 TRAINING_PACKAGES = (
@@ -49,6 +54,8 @@ StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="study folder",
 
 def main() -> None:
     """Run the command line."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("arvis_scale").setLevel(logging.INFO)
     try:
         app()
     except ModuleNotFoundError as error:
@@ -58,6 +65,22 @@ def main() -> None:
         _fail(f"this command needs {package}; install it with: pip install 'arvis-scale[train]'")
     except ValueError as error:
         _fail(str(error))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Yield a function that shows (stage, images done, their total where it is known)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    stderr = Console(stderr=True)
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def advance(stage: str, done: int, total: int | None) -> None:
+            if stage not in bars:
+                bars[stage] = progress.add_task(stage, total=total)
+            progress.update(bars[stage], completed=done)
+
+        yield advance
 
 
 def _fail(message: str) -> None:
@@ -76,8 +99,9 @@ def shards_build(
     """
     from arvis_scale.data.build import build_shards
 
-    report = build_shards(source, destination)
-    console.print(report.summary())
+    with _progress() as advance:
+        report = build_shards(source, destination, progress=advance)
+    console.print(report.summary(), markup=False)
 
 
 @shards_app.command("check")
@@ -88,8 +112,9 @@ def shards_check(destination: Annotated[Path, typer.Argument(metavar="DST", help
     """
     from arvis_scale.data.check import check_shards
 
-    report = check_shards(destination)
-    console.print(report.summary())
+    with _progress() as advance:
+        report = check_shards(destination, progress=partial(advance, "checking"))
+    console.print(report.summary(), markup=False)
     if report.problems:
         raise typer.Exit(1)
 
@@ -139,9 +164,7 @@ def probe(
 def sweep_submit(
     study_file: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="study file")],
     overrides: Overrides = None,
-    output: Annotated[
-        Path | None, typer.Option(help="study folder [default: runs/NAME]", show_default=False)
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="study folder [default: runs/NAME]", show_default=False)] = None,
 ) -> None:
     """Start the runs of a study that are missing or failed.
 

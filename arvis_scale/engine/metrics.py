@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +21,8 @@ from arvis_scale.atomic import write_text
 from arvis_scale.config import RunConfig
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.planning.peaks import peak_tflops
+
+_logger = logging.getLogger(__name__)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -50,6 +54,7 @@ class MetricsLog:
         kept = [record for record in read_metrics(folder.metrics) if record["step"] <= step]
         write_text(folder.metrics, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = open(folder.metrics, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
+        self._last: dict[str, float | None] = {}
         self._writer = SummaryWriter(str(folder.tensorboard), purge_step=step + 1 if step else None)
 
     def __enter__(self) -> MetricsLog:
@@ -69,9 +74,23 @@ class MetricsLog:
         finite = {key: value if value is not None and math.isfinite(value) else None for key, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
+        self._last = finite
         for key, value in finite.items():
             if value is not None and key != "samples_seen":
                 self._writer.add_scalar(_TENSORBOARD_GROUP.get(key, "objective") + "/" + key, value, step)
+
+    def say(self, step: int, num_steps: int) -> None:
+        """Print the last line of scalars for whoever watches."""
+        last = self._last
+        left = (num_steps - step) * (last["seconds_per_step"] or 0.0)
+        _logger.info(
+            "step %d of %d, loss %.4f, %.0f images/s, %s left",
+            step,
+            num_steps,
+            last["loss"],
+            last["images_per_second"],
+            timedelta(seconds=round(left)),
+        )
 
     def image(self, step: int, name: str, image: torch.Tensor) -> None:
         """Add a picture, `3 x H x W` in 0..1, to TensorBoard."""

@@ -86,6 +86,7 @@ def train(config: RunConfig) -> Status:
                 if log:
                     samples_seen = float(step * config.global_batch_size)
                     log.scalars(step, {"samples_seen": samples_seen, **scalars, **course, **speed.read()})
+                    log.say(step, config.num_steps)
             train_seconds += time.perf_counter() - started
             if config.log.validate_every and step % config.log.validate_every == 0 and step < config.num_steps:
                 validate(engine, validation_batches(config, images, rank=processes.rank), prepare, processes, log, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import traceback
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ def run_job(runs: list[JobRun]) -> list[str]:
     A failing run is recorded in its folder and, when the job is one process, the next one goes on; with several
     processes the group is in an unknown state after a failure, so the job ends and the rest stay pending.
     """
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("arvis_scale").setLevel(logging.INFO)
     _export_process_environment()
     # Imported here: these bring torch and DeepSpeed, which read the environment set above.
     from arvis_scale.engine.distributed import launched_world_size

@@ -42,6 +42,11 @@ def submit(study: Study, command: Sequence[str]) -> list[str]:
     """
     for run in study.runs:
         check_run(run.config)
+        if run.config.parallel.processes > study.launch.max_parallel:
+            raise ValueError(
+                f"run {run.config.name} wants {run.config.parallel.processes} processes, but launch.max_parallel is "
+                f"{study.launch.max_parallel}; raise it"
+            )
     save_study(study)
     waiting = runs_to_start(study)
     for run in waiting:
@@ -77,35 +82,40 @@ def _cost(run: PlannedRun) -> tuple[float, int]:
 
 def _run_locally(study: Study, jobs: list[list[PlannedRun]], command: Sequence[str]) -> None:
     """Run the jobs through submitit's local executor, at most `max_parallel` processes at once."""
-    queue, running = list(jobs), {}  # type: ignore[var-annotated]
+    queue = list(jobs)
+    running: dict[Any, tuple[list[PlannedRun], list[int]]] = {}  # submitit job -> its runs and the slots they take
+    free = list(range(study.launch.max_parallel))
     job_ids: dict[str, str] = {}
     total = sum(map(len, jobs))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress, _cancelled_on_interrupt(running):
         bar = progress.add_task(f"{study.name}: runs", total=total)
         while queue or running:
-            busy = sum(job[0].config.parallel.processes for job in running.values())
-            while queue and (not running or busy + queue[0][0].config.parallel.processes <= study.launch.max_parallel):
+            while queue and queue[0][0].config.parallel.processes <= len(free):
                 job = queue.pop(0)
-                busy += job[0].config.parallel.processes
-                handle = _start(study, job)
-                running[handle] = job
+                slots = [free.pop(0) for _ in range(job[0].config.parallel.processes)]
+                handle = _start(study, job, slots)
+                running[handle] = (job, slots)
                 job_ids.update({run.config.name: handle.job_id for run in job})
                 _write_sweep(study, job_ids, command)
             for handle in [handle for handle in running if handle.done()]:
-                _close(handle, running.pop(handle))
+                job, slots = running.pop(handle)
+                free.extend(slots)
+                _close(handle, job)
             done = sum(RunFolder(run.config.output).status().state == "completed" for job in jobs for run in job)
             progress.update(bar, completed=done)
             time.sleep(_POLL_SECONDS)
 
 
-def _start(study: Study, job: list[PlannedRun]) -> Any:
-    processes = job[0].config.parallel.processes
+def _start(study: Study, job: list[PlannedRun], slots: list[int]) -> Any:
+    num_gpus = torch.cuda.device_count()
     executor = submitit.LocalExecutor(folder=study.output / "logs" / "%j")
     executor.update_parameters(
         name=study.name,
-        tasks_per_node=processes,
-        gpus_per_node=processes if torch.cuda.is_available() else 0,
+        tasks_per_node=len(slots),
+        gpus_per_node=len(slots) if num_gpus else 0,
+        # More slots than GPUs share them: small runs leave most of a GPU idle.
+        visible_gpus=[slot % num_gpus for slot in slots] if num_gpus else (),
         timeout_min=int(study.launch.timeout_hours * 60),
         stderr_to_stdout=True,
     )

@@ -106,7 +106,9 @@ def curve(folder, key):
 )
 def test_losses_gradients_and_weights_do_not_depend_on_how_a_run_is_spread(runs, name, reference):
     for key in ("loss", "grad_norm", "val_loss"):
-        torch.testing.assert_close(curve(runs / name, key), curve(runs / reference, key), rtol=TOLERANCE, atol=TOLERANCE)
+        torch.testing.assert_close(
+            curve(runs / name, key), curve(runs / reference, key), rtol=TOLERANCE, atol=TOLERANCE
+        )
     weights, expected = (load_file(runs / run / "encoder.safetensors") for run in (name, reference))
     assert weights.keys() == expected.keys()
     for key, value in weights.items():
