@@ -189,12 +189,16 @@ def sweep_status(folder: StudyFolder) -> None:
     """
     from arvis_scale.launch.status import study_states
 
-    table = Table(Column("run", no_wrap=True), "state", "step", "attempts", "linear probe", "reason")
-    for run in study_states(folder):
+    runs = study_states(folder)
+    table = Table(Column("run", no_wrap=True), "state", "step", "attempts", "linear probe")
+    for run in runs:
         accuracy = "" if run.accuracy is None else f"{run.accuracy:.4f}"
         steps = f"{run.status.step}/{run.status.num_steps}" if run.status.num_steps else ""
-        table.add_row(run.name, run.status.state, steps, str(run.status.attempt), accuracy, escape(run.status.reason))
+        table.add_row(run.name, run.status.state, steps, str(run.status.attempt), accuracy)
     console.print(table)
+    for run in runs:
+        if run.status.reason:
+            console.print(f"{run.name}: {run.status.reason}", markup=False)
 
 
 @study_app.command("collect")
@@ -243,14 +247,17 @@ def study_report(folder: StudyFolder) -> None:
 
 
 @app.command()
-def demo(output: Annotated[Path, typer.Option(help="folder to work in")] = Path("runs/demo")) -> None:
+def demo(
+    overrides: Overrides = None,
+    output: Annotated[Path, typer.Option(help="folder to work in")] = Path("runs/demo"),
+) -> None:
     """Do everything, small, on built-in real images: shards, models, curves, report.
 
     Example: `arvis-scale demo`
     """
     from arvis_scale.demo import run_demo
 
-    run_demo(output, console)
+    run_demo(output, console, overrides or [])
     sweep_status(output)
     console.print(f"report:      {output / 'report.html'}")
     console.print(f"TensorBoard: tensorboard --logdir {output / 'runs'}")

@@ -6,6 +6,7 @@ Started again in the same folder it goes on with what is missing.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -19,11 +20,11 @@ from arvis_scale.launch.submit import submit
 from scaling_studies import commands
 
 IMAGE_SIZE = 32
-PATCH_SIZE = 4
+PATCH_SIZE = 8
 
 
-def run_demo(output: Path, console: Console) -> None:
-    """Build shards, train a small CLIP and a study of 25 runs, fit and report, all in `output`.
+def run_demo(output: Path, console: Console, overrides: Sequence[str] = ()) -> None:
+    """Build shards, train a small CLIP and a study of 43 runs, fit and report, all in `output`.
 
     Raises `ValueError` when runs did not complete; what they left is kept and a second call goes on.
     """
@@ -34,10 +35,10 @@ def run_demo(output: Path, console: Console) -> None:
     if not (clip / "open_clip_config.json").exists():
         console.print("[bold]2/4[/] a small CLIP, whose tokens D-iGPT will predict")
         console.print(_train_clip(shards, clip))
-    console.print("[bold]3/4[/] the study: XTRA and AIM, three sizes, four numbers of unique images; one D-iGPT")
-    overrides = [f"data.shards={shards}", f"probe_data.shards={shards}", f"teacher.checkpoint={clip}"]
+    console.print("[bold]3/4[/] the study: XTRA and AIM, four sizes, four numbers of unique images; one D-iGPT")
+    places = [f"data.shards={shards}", f"probe_data.shards={shards}", f"teacher.checkpoint={clip}"]
     study_file = Path(str(resources.files("arvis_scale.slurm.studies"))) / "demo.yaml"
-    study = load_study(study_file, output, overrides)
+    study = load_study(study_file, output, [*places, *overrides])
     unfinished = submit(study, ["arvis-scale", *sys.argv[1:]])
     if unfinished:
         raise ValueError(f"{len(unfinished)} runs did not complete: see `arvis-scale sweep status {output}`")

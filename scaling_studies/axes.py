@@ -86,7 +86,14 @@ def draw_untrained(axes: Axes, objective: str, x: Sequence[float], error: Sequen
         axes.axhline(error[0], color=tone, linewidth=1.0, linestyle=(0, (1, 1.6)), zorder=1)
     else:
         axes.plot(
-            x, error, color=tone, linewidth=1.0, linestyle=(0, (1, 1.6)), marker=marker(objective), markersize=3.5, mfc="white"
+            x,
+            error,
+            color=tone,
+            linewidth=1.0,
+            linestyle=(0, (1, 1.6)),
+            marker=marker(objective),
+            markersize=3.5,
+            mfc="white",
         )
 
 

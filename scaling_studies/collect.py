@@ -57,7 +57,9 @@ def _planned(sweep_file: Path) -> list[str]:
     if not sweep_file.exists():
         return []
     runs = read_json(sweep_file, newest_schema=SWEEP_SCHEMA).get("runs")
-    if not isinstance(runs, list) or not all(isinstance(run, dict) and isinstance(run.get("name"), str) for run in runs):
+    if not isinstance(runs, list) or not all(
+        isinstance(run, dict) and isinstance(run.get("name"), str) for run in runs
+    ):
         raise ValueError(f"{sweep_file}, key runs: expected a list of objects with a name; submit the sweep again")
     return [run["name"] for run in runs]
 

@@ -6,6 +6,7 @@ SVG bytes.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -98,11 +99,18 @@ def save_figures(points: pd.DataFrame, fits: dict[str, Any], directory: Path) ->
             figure = draw(points, fits)
             for suffix in ("png", "svg"):
                 path = directory / f"{name}.{suffix}"
-                metadata: dict[str, Any] = {"Date": None, "Creator": None} if suffix == "svg" else {"Software": None}
                 with whole_file(path) as temporary:
-                    figure.savefig(temporary, format=suffix, dpi=200, metadata=metadata, facecolor="white")
+                    temporary.write_bytes(figure_bytes(figure, suffix))
                 paths.append(path)
     return paths
+
+
+def figure_bytes(figure: Figure, suffix: str) -> bytes:
+    """The figure as a `png` or `svg` file; equal figures give equal bytes, since neither carries a date."""
+    metadata: dict[str, Any] = {"Date": None, "Creator": None} if suffix == "svg" else {"Software": None}
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix, dpi=200, metadata=metadata, facecolor="white")
+    return buffer.getvalue()
 
 
 def headline_preset(fits: dict[str, Any]) -> str:
@@ -191,9 +199,7 @@ def _efficiency_arrow(axes: Axes, fits: dict[str, Any], preset: str) -> None:
     if row is None:
         return
     arrow = {"arrowstyle": "<|-|>", "color": "black", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7}
-    axes.annotate(
-        "", (row["x_1"], row["quality"]), xytext=(row["x_2"], row["quality"]), arrowprops=arrow, zorder=4
-    )
+    axes.annotate("", (row["x_1"], row["quality"]), xytext=(row["x_2"], row["quality"]), arrowprops=arrow, zorder=4)
     low, high = (None if end is None else f"{end:.2g}" for end in (row["low"], row["high"]))
     interval = {
         (True, True): f"{low}{_EN_DASH}{high}",

@@ -57,7 +57,9 @@ class SaturatingPowerLaw:
     name: ClassVar[str] = "m2"
     title: ClassVar[str] = "saturating power law"
     formula: ClassVar[str] = "y = y_inf + b * (x / x_ref)^-alpha"
-    source: ClassVar[str] = "Hestness et al. 2017 (arXiv 1712.00409); M2 of Alabdulmohsin et al. 2022 (arXiv 2209.06640)"
+    source: ClassVar[str] = (
+        "Hestness et al. 2017 (arXiv 1712.00409); M2 of Alabdulmohsin et al. 2022 (arXiv 2209.06640)"
+    )
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("y_inf", "error that no amount of x removes", "error"),
         Parameter("b", "error above y_inf at x = x_ref", "error"),

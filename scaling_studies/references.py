@@ -86,5 +86,6 @@ def _references_of(row: dict[str, object], known: list[Reference]) -> list[Refer
     return [
         reference
         for reference in known
-        if reference.kind == "raw_pixels" or (reference.objective, reference.preset) == (row["objective"], row["preset"])
+        if reference.kind == "raw_pixels"
+        or (reference.objective, reference.preset) == (row["objective"], row["preset"])
     ]

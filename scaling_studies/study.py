@@ -126,7 +126,10 @@ def _efficiency_rows(fitted: list[tuple[Curve, Fit | None, str | None]]) -> list
     rows = []
     for first, second in combinations(fitted, 2):
         pair = sorted((first, second), key=lambda item: method_order(item[0].objective))
-        if first[0].objective != second[0].objective and (first[0].x, first[0].preset) == (second[0].x, second[0].preset):
+        if first[0].objective != second[0].objective and (first[0].x, first[0].preset) == (
+            second[0].x,
+            second[0].preset,
+        ):
             rows += _compare(*pair)
     return rows
 

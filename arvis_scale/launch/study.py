@@ -167,10 +167,12 @@ def _with_rules(study: StudyConfig, point: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _NAMED = ("objective", "preset", "unique_images", "samples_seen", "seed")
+# How a run is spread changes none of its numbers, so it is not in its name either.
+_UNNAMED = ("micro_batch_size", "parallel.", "log.", "data.num_workers")
 
 
 def _run_name(keys: Mapping[str, Any], point: Mapping[str, Any]) -> str:
-    """Return e.g. `xtra-micro-u250-n20000-s0`; other keys of the point follow as `-key_value`."""
+    """Return e.g. `xtra-micro-u250-n20000-s0`; the point's other keys follow as `-key_value`."""
     images = keys.get("unique_images")
     parts = [
         str(keys.get("objective")),
@@ -179,7 +181,9 @@ def _run_name(keys: Mapping[str, Any], point: Mapping[str, Any]) -> str:
         f"n{keys.get('samples_seen')}",
         f"s{keys.get('seed', 0)}",
     ]
-    parts += [f"{key.rsplit('.', 1)[-1]}_{value}" for key, value in point.items() if key not in _NAMED]
+    parts += [
+        f"{key.rsplit('.', 1)[-1]}_{value}" for key, value in point.items() if not key.startswith(_NAMED + _UNNAMED)
+    ]
     return "-".join(parts).replace("/", "_").replace(" ", "")
 
 

@@ -109,7 +109,7 @@ def _run_locally(study: Study, jobs: list[list[PlannedRun]], command: Sequence[s
 
 def _start(study: Study, job: list[PlannedRun], slots: list[int]) -> Any:
     num_gpus = torch.cuda.device_count()
-    executor = submitit.LocalExecutor(folder=study.output / "logs" / "%j")
+    executor = submitit.LocalExecutor(folder=study.output / "logs")
     executor.update_parameters(
         name=study.name,
         tasks_per_node=len(slots),

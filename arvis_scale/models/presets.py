@@ -21,7 +21,8 @@ class EncoderSize:
 
 
 PRESETS: dict[str, EncoderSize] = {
-    "nano": EncoderSize(width=32, depth=2, num_heads=2, mlp_hidden=128),  # 0.03M parameters
+    "pico": EncoderSize(width=16, depth=2, num_heads=2, mlp_hidden=64),  # 0.007M parameters
+    "nano": EncoderSize(width=32, depth=2, num_heads=2, mlp_hidden=128),  # 0.03M
     "micro": EncoderSize(width=64, depth=4, num_heads=4, mlp_hidden=256),  # 0.2M
     "mini": EncoderSize(width=128, depth=6, num_heads=4, mlp_hidden=512),  # 1.2M
     "midi": EncoderSize(width=192, depth=6, num_heads=6, mlp_hidden=768),  # 2.7M

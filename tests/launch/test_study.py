@@ -13,7 +13,8 @@ axes:
   objective: [xtra, aim]
   unique_images: [10, 100]
 points:
-  - {objective: xtra, preset: nano, unique_images: 10, seed: 1, parallel.processes: 2, micro_batch_size: 32}
+  - {objective: xtra, preset: nano, unique_images: 10, seed: 1, parallel.processes: 2, micro_batch_size: 32,
+     optimizer.beta2: 0.99}
 rules:
   objective:
     aim: {optimizer.learning_rate: 5.0e-4}
@@ -35,7 +36,7 @@ def test_grid_points_and_references(study_file, tmp_path):
         "xtra-micro-u100-n640-s0",
         "aim-micro-u10-n640-s0",
         "aim-micro-u100-n640-s0",
-        "xtra-nano-u10-n640-s1-processes_2-micro_batch_size_32",
+        "xtra-nano-u10-n640-s1-beta2_0.99",
         "untrained-xtra-micro",
         "untrained-aim-micro",
         "untrained-xtra-nano",
@@ -49,7 +50,7 @@ def test_grid_points_and_references(study_file, tmp_path):
 def test_rules_follow_from_a_value_and_overrides_reach_every_run(study_file, tmp_path):
     study = load_study(study_file, tmp_path, ["samples_seen=64"])
     rates = {run.config.objective: run.config.optimizer.learning_rate for run in study.runs}
-    assert rates == {"xtra": 2e-3, "aim": 5e-4}
+    assert rates == {"xtra": 6e-3, "aim": 5e-4}
     assert {run.config.samples_seen for run in study.runs if not run.config.name.startswith(("untr", "raw"))} == {64}
 
 
