@@ -114,6 +114,8 @@ class ProbeDataConfig:
     # Split that the classifier is fitted on, and the one that its accuracy is measured on.
     train_split: str = "train"
     test_split: str = "test"
+    # At most this many images (a seeded choice, the same for all runs) fit the classifier; null: all of the split.
+    train_images: int | None = None
 
 
 @dataclass

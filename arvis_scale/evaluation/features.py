@@ -29,13 +29,19 @@ def pooled_features(encoder: Encoder) -> FeatureFunction:
 
 @torch.inference_mode()
 def extract_features(
-    function: FeatureFunction, split: ShardSplit, *, image_size: int, device: torch.device, batch_size: int = 250
+    function: FeatureFunction,
+    split: ShardSplit,
+    indices: np.ndarray,
+    *,
+    image_size: int,
+    device: torch.device,
+    batch_size: int = 250,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return features `N x D` (float32) and labels `N` of a labelled split, in the order of the shards."""
+    """Return features `N x D` (float32) and labels `N` of the samples `indices` of a labelled split."""
     if split.labels is None:
         raise ValueError(f"split {split.name!r} has no labels; probe_data must name labelled shards")
     batches = evaluation_batches(
-        split, np.arange(len(split)), image_size=image_size, batch_size=batch_size, rank=0, world_size=1, num_workers=0
+        split, indices, image_size=image_size, batch_size=batch_size, rank=0, world_size=1, num_workers=0
     )
     features = [function(normalize(batch["images"].to(device))).float().cpu().numpy() for batch in batches]
-    return np.concatenate(features), split.labels
+    return np.concatenate(features), split.labels[indices]

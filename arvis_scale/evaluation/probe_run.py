@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from arvis_scale.config import RunConfig
 from arvis_scale.data.shards import ShardedDataset, open_shards
+from arvis_scale.data.subsets import nested_subset
 from arvis_scale.evaluation.features import FeatureFunction, extract_features, pooled_features
 from arvis_scale.evaluation.linear_probe import linear_probe
 from arvis_scale.models.encoder import Encoder
@@ -39,8 +42,11 @@ def _probe(function: FeatureFunction, config: RunConfig, device: torch.device) -
     dataset = open_probe_data(config)
     if dataset is None:
         return {}
-    train, test = (
-        extract_features(function, dataset.split(name), image_size=config.image_size, device=device)
-        for name in (config.probe_data.train_split, config.probe_data.test_split)
-    )
-    return {"linear": linear_probe(*train, *test).as_dict()}
+    train, test = dataset.split(config.probe_data.train_split), dataset.split(config.probe_data.test_split)
+    train_indices = np.arange(len(train))
+    if config.probe_data.train_images is not None and config.probe_data.train_images < len(train):
+        train_indices = nested_subset(len(train), config.probe_data.train_images, seed=0)
+    extract = partial(extract_features, function, image_size=config.image_size, device=device)
+    train_features = extract(train, train_indices)
+    test_features = extract(test, np.arange(len(test)))
+    return {"linear": linear_probe(*train_features, *test_features).as_dict()}
