@@ -10,14 +10,12 @@ from arvis_scale.engine.run_folder import STALE_AFTER_SECONDS, RunFolder, Status
 
 
 @contextmanager
-def recorded_status(folder: RunFolder, *, is_first: bool, num_steps: int) -> Iterator[Status]:
-    """Yield the status of a new attempt; the first process keeps its heartbeat fresh until the body ends.
+def recorded_status(folder: RunFolder, status: Status, *, is_first: bool) -> Iterator[None]:
+    """Keep `status`, a new attempt's, on disk until the body ends; the first process keeps its heartbeat fresh.
 
     The body sets `status.step` as it goes and `status.state` when it is done. An exception is recorded as the reason of
     the failure, by whichever process fails first, and raised on.
     """
-    status = folder.status()
-    status = Status("running", attempt=status.attempt + 1, num_steps=num_steps)
     ended = threading.Event()
 
     def beat() -> None:
@@ -29,7 +27,7 @@ def recorded_status(folder: RunFolder, *, is_first: bool, num_steps: int) -> Ite
         folder.write_status(status)
         thread.start()
     try:
-        yield status
+        yield
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         status.state = "preempted" if interrupted else "failed"

@@ -41,6 +41,10 @@ class Status:
     reason: str = ""
     schema_version: int = SCHEMA_VERSION
 
+    def next_attempt(self, num_steps: int) -> Status:
+        """Return the status that the next start of this run begins with."""
+        return Status("running", attempt=self.attempt + 1, num_steps=num_steps)
+
     @property
     def is_alive(self) -> bool:
         """Whether a process is working on the run now, as far as its heartbeat tells."""

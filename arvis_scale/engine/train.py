@@ -46,8 +46,10 @@ def train(config: RunConfig) -> Status:
         return folder.status()
     processes = join_processes()
     _check_world_size(config, processes)
+    status = folder.status().next_attempt(config.num_steps)
+    processes.barrier()  # all have read the attempt before one writes the next
     with ExitStack() as stack:
-        status = stack.enter_context(recorded_status(folder, is_first=processes.is_first, num_steps=config.num_steps))
+        stack.enter_context(recorded_status(folder, status, is_first=processes.is_first))
         preemption = stack.enter_context(PreemptionFlag())
         if processes.is_first:
             save_config(config, folder.config)
@@ -70,6 +72,7 @@ def train(config: RunConfig) -> Status:
             for _ in range(config.accumulation_steps):
                 with speed.waiting_for_data():
                     batch = prepare(next(batches))
+                batch["step"] = torch.tensor(step, device=processes.device)
                 loss, details = engine(batch)
                 engine.backward(loss)
                 engine.step()
@@ -79,13 +82,11 @@ def train(config: RunConfig) -> Status:
             speed.count_step()
 
             if is_due(step, config.log.metrics_every, config.num_steps):
-                scalars = window.mean(processes)
-                if not math.isfinite(scalars["loss"]):
-                    raise ValueError(f"the loss is {scalars['loss']} by step {step}; lower optimizer.learning_rate")
-                course = {"lr": learning_rate, "grad_norm": float(engine.get_global_grad_norm())}
+                scalars = {"samples_seen": float(step * config.global_batch_size), **window.mean(processes)}
+                check_finite(scalars["loss"], step)
+                scalars |= {"lr": learning_rate, "grad_norm": float(engine.get_global_grad_norm())}
                 if log:
-                    samples_seen = float(step * config.global_batch_size)
-                    log.scalars(step, {"samples_seen": samples_seen, **scalars, **course, **speed.read()})
+                    log.scalars(step, {**scalars, **speed.read()})
                     log.say(step, config.num_steps)
             train_seconds += time.perf_counter() - started
             if config.log.validate_every and step % config.log.validate_every == 0 and step < config.num_steps:
@@ -124,6 +125,12 @@ def start_engine(config: RunConfig, objective: Objective) -> DeepSpeedEngine:
 def is_due(step: int, every: int, num_steps: int) -> bool:
     """Return whether something done every `every` steps (0: never) and after the last step is due after `step`."""
     return step == num_steps or (every > 0 and step % every == 0)
+
+
+def check_finite(loss: float, step: int) -> None:
+    """Raise `ValueError` where the mean loss since the last line is not a number any more."""
+    if not math.isfinite(loss):
+        raise ValueError(f"the loss is {loss} by step {step}; lower optimizer.learning_rate")
 
 
 class LossWindow:

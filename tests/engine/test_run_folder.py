@@ -25,7 +25,8 @@ def test_running_status_without_heartbeat_is_not_alive(tmp_path):
 def test_failure_is_recorded_with_its_reason_and_attempts_are_counted(tmp_path):
     folder = RunFolder(tmp_path)
     for _ in range(2):
-        with pytest.raises(ValueError), recorded_status(folder, is_first=True, num_steps=5) as status:
+        status = folder.status().next_attempt(num_steps=5)
+        with pytest.raises(ValueError), recorded_status(folder, status, is_first=True):
             status.step = 3
             raise ValueError("the loss is nan")
     status = folder.status()
@@ -35,9 +36,9 @@ def test_failure_is_recorded_with_its_reason_and_attempts_are_counted(tmp_path):
 
 def test_the_first_failure_of_several_processes_is_kept(tmp_path):
     folder = RunFolder(tmp_path)
-    with pytest.raises(ValueError), recorded_status(folder, is_first=True, num_steps=5):
-        with pytest.raises(MemoryError), recorded_status(folder, is_first=False, num_steps=5) as other:
-            other.attempt = 1
+    first, second = (folder.status().next_attempt(num_steps=5) for _ in range(2))
+    with pytest.raises(ValueError), recorded_status(folder, first, is_first=True):
+        with pytest.raises(MemoryError), recorded_status(folder, second, is_first=False):
             raise MemoryError("the cause")
         raise ValueError("connection closed by peer")
     assert folder.status().reason == "MemoryError: the cause"
