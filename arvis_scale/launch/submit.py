@@ -53,23 +53,25 @@ def submit(study: Study, command: Sequence[str]) -> list[str]:
         folder = RunFolder(run.config.output)
         save_config(run.config, folder.config)
         folder.write_status(Status("pending", attempt=folder.status().attempt, num_steps=run.config.num_steps))
-    jobs = pack_jobs(waiting, study.launch.runs_per_job)
+    jobs = pack_jobs(waiting, study.launch.runs_per_job, num_slots=study.launch.max_parallel)
     _run_locally(study, jobs, command)
     return [run.config.name for run in study.runs if RunFolder(run.config.output).status().state != "completed"]
 
 
-def pack_jobs(runs: Sequence[PlannedRun], runs_per_job: int) -> list[list[PlannedRun]]:
+def pack_jobs(runs: Sequence[PlannedRun], runs_per_job: int, *, num_slots: int) -> list[list[PlannedRun]]:
     """Group runs that need equally many processes into jobs of at most `runs_per_job`.
 
-    Runs are dealt out by their number of samples and size of model, as cards are, so that jobs take about equally long.
+    Runs are dealt out by their number of samples and size of model, as cards are, so that jobs take about equally long;
+    there are as many as fill the `num_slots` processes that run at once, so that no short rest runs alone at the end.
     The jobs with most processes come first.
     """
     jobs: list[list[PlannedRun]] = []
     for processes in sorted({run.config.parallel.processes for run in runs}, reverse=True):
         group = [run for run in runs if run.config.parallel.processes == processes]
         group.sort(key=_cost, reverse=True)
-        num_jobs = -(-len(group) // runs_per_job)
-        jobs.extend(group[start::num_jobs] for start in range(num_jobs))
+        at_once = max(1, num_slots // processes)
+        num_jobs = -(-len(group) // (runs_per_job * at_once)) * at_once
+        jobs.extend(group[start::num_jobs] for start in range(min(num_jobs, len(group))))
     return jobs
 
 
@@ -134,12 +136,13 @@ def _threads_per_process(num_threads: int) -> Iterator[None]:
 
 
 def _close(handle: Any, job: list[PlannedRun]) -> None:
-    """Mark runs that a job left unfinished without a word (killed, out of memory) as failed."""
+    """Mark runs that a job left without a word (killed, out of memory, never begun) as failed."""
     for run in job:
         folder = RunFolder(run.config.output)
         status = folder.status()
-        if status.state == "running":
-            status.state, status.reason = "failed", f"the process ended without a word; see {handle.paths.stdout}"
+        if status.state in ("running", "pending"):
+            happened = "its process ended without a word" if status.state == "running" else "its job ended before it"
+            status.state, status.reason = "failed", f"{happened}; see {handle.paths.stdout}"
             folder.write_status(status)
 
 

@@ -1,0 +1,50 @@
+"""Runs share jobs so that all slots end at about the same time."""
+
+import pytest
+
+from arvis_scale.launch.study import load_study
+from arvis_scale.launch.submit import pack_jobs
+
+STUDY = """
+schema_version: 1
+name: packing
+base: digits
+set: {data.shards: shards/digits, samples_seen: 640}
+axes:
+  objective: [xtra, aim]
+  preset: [nano, micro]
+  unique_images: [1, 2, 3, 4]
+points:
+  - {objective: xtra, preset: mini, unique_images: 1, parallel.processes: 2, micro_batch_size: 32}
+references: false
+"""
+
+
+@pytest.fixture
+def runs(tmp_path):
+    (tmp_path / "packing.yaml").write_text(STUDY)
+    return load_study(tmp_path / "packing.yaml", tmp_path).runs
+
+
+@pytest.mark.parametrize(
+    ("runs_per_job", "num_slots", "sizes"),
+    [
+        (16, 2, [1, 8, 8]),
+        (8, 2, [1, 8, 8]),
+        (7, 2, [1, 4, 4, 4, 4]),
+        (1, 2, [1] * 17),
+        (100, 1, [1, 16]),
+        (2, 64, [1] * 17),
+    ],
+)
+def test_every_run_is_in_one_job_and_jobs_fill_the_slots(runs, runs_per_job, num_slots, sizes):
+    jobs = pack_jobs(runs, runs_per_job, num_slots=num_slots)
+    assert [len(job) for job in jobs] == sizes
+    assert sorted(run.config.name for job in jobs for run in job) == sorted(run.config.name for run in runs)
+    assert jobs[0][0].config.parallel.processes == 2
+
+
+def test_large_and_small_models_are_spread_evenly(runs):
+    _, first, second = pack_jobs(runs, 8, num_slots=2)
+    presets = [sorted(run.config.preset for run in job) for job in (first, second)]
+    assert presets[0] == presets[1]
