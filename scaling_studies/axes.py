@@ -1,4 +1,4 @@
-"""How one panel is drawn: a curve with its points, error bars and band, reference lines, and logarithmic axes that can be read.
+"""How one panel is drawn: a curve with its points, error bars and band, reference lines, and readable logarithmic axes.
 
 Colours are Okabe and Ito's (told apart with every common colour blindness); each method also has its own marker.
 """
@@ -6,16 +6,20 @@ Colours are Okabe and Ito's (told apart with every common colour blindness); eac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from scaling_studies.statements import count, method_name
 
-STYLE: dict[str, Any] = {
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+STYLE: dict[RcKeyType, Any] = {
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.labelsize": 8,
@@ -38,6 +42,7 @@ STYLE: dict[str, Any] = {
 }
 _COLOURS = {"xtra": "#0072B2", "aim": "#D55E00", "digpt": "#009E73", "igpt": "#CC79A7", "mae": "#E69F00"}
 _MARKERS = {"xtra": "o", "aim": "s", "digpt": "D", "igpt": "^", "mae": "v"}
+_DOTTED = (0, (1, 1.6))
 GREY = "#666666"
 
 
@@ -49,18 +54,24 @@ def marker(objective: str) -> str:
     return _MARKERS.get(objective, "X")
 
 
-def draw_curve(axes: Axes, curve: dict[str, Any], points: pd.DataFrame) -> None:
-    """A curve of fits.json: its runs with binomial intervals, and its fit with the bootstrap band over the measured range.
+def draw_curve(axes: Axes, curve: dict[str, Any], points: pd.DataFrame, *, aside: float) -> None:
+    """A curve of fits.json: its runs with binomial intervals, its fit with the bootstrap band over the measured range.
 
-    A curve without a fit gets a thin dashed line from point to point instead, which claims no law.
+    A curve without a fit gets a thin dashed line from point to point instead, which claims no law. A run without any
+    error, which a logarithmic axis cannot hold, is an arrow down from the upper end of its interval. The points, not the
+    line, stand `aside` typographic points to the right of their x, so that methods measured at one x do not hide.
     """
     rows = points[points["name"].isin(curve["runs"])].sort_values(curve["x"])
     x, y, low, high = (rows[name].to_numpy(dtype=float) for name in (curve["x"], "value", "value_low", "value_high"))
     tone = colour(curve["objective"])
+    none = y == 0
+    y, low = np.where(none, high, y), np.where(none, 0.7 * high, low)
     axes.errorbar(
         x,
         y,
         yerr=np.stack([y - low, high - y]),
+        uplims=none,
+        transform=axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans),
         fmt=marker(curve["objective"]),
         color=tone,
         markersize=4,
@@ -75,26 +86,27 @@ def draw_curve(axes: Axes, curve: dict[str, Any], points: pd.DataFrame) -> None:
         axes.fill_between(line["x"], line["low"], line["high"], color=tone, alpha=0.15, linewidth=0)
         axes.plot(line["x"], line["y"], color=tone, linewidth=1.5)
     else:
-        means = rows.groupby(curve["x"])["value"].mean()
+        means = pd.Series(y).groupby(x).mean()
         axes.plot(means.index.to_numpy(dtype=float), means.to_numpy(), color=tone, linewidth=0.8, linestyle=(0, (3, 2)))
 
 
-def draw_untrained(axes: Axes, objective: str, x: Sequence[float], error: Sequence[float]) -> None:
-    """Errors of untrained encoders: a dotted level across the panel for one, dotted open markers for several sizes."""
-    tone = colour(objective)
-    if len(x) == 1:
-        axes.axhline(error[0], color=tone, linewidth=1.0, linestyle=(0, (1, 1.6)), zorder=1)
-    else:
-        axes.plot(
-            x,
-            error,
-            color=tone,
-            linewidth=1.0,
-            linestyle=(0, (1, 1.6)),
-            marker=marker(objective),
-            markersize=3.5,
-            mfc="white",
-        )
+def draw_untrained_level(axes: Axes, objective: str, error: float) -> None:
+    """Error of the one untrained encoder that a panel is about: a dotted level across it."""
+    axes.axhline(error, color=colour(objective), linewidth=1.0, linestyle=_DOTTED, zorder=1)
+
+
+def draw_untrained_sizes(axes: Axes, objective: str, x: Sequence[float], error: Sequence[float]) -> None:
+    """Errors of untrained encoders of several sizes: open markers along a dotted line."""
+    axes.plot(
+        x,
+        error,
+        color=colour(objective),
+        linewidth=1.0,
+        linestyle=_DOTTED,
+        marker=marker(objective),
+        markersize=3.5,
+        mfc="white",
+    )
 
 
 def draw_raw_pixels(axes: Axes, error: float) -> None:
@@ -117,7 +129,6 @@ def draw_raw_pixels(axes: Axes, error: float) -> None:
 
 def log_error_axis(axes: Axes, low: float, high: float) -> None:
     """A logarithmic y axis from `low` to `high` (errors as fractions), labelled in per cent at round numbers."""
-    low = max(low, 1e-3)
     margin = (high / low) ** 0.06
     low, high = low / margin, min(1.0, high * margin)
     axes.set_yscale("log")

@@ -1,12 +1,14 @@
 """From the run folders of a study to the table of points.
 
-Reads `runs/<name>/result.json` and `runs/<name>/status.json`, and from `sweep.json` the runs that were asked for. Nothing is
-dropped: a run that failed, still runs, never started or left an unreadable result is a row that says so.
+Reads `runs/<name>/result.json` and `runs/<name>/status.json`, and from `sweep.json` the runs that were asked for.
+Nothing is dropped: a run that failed, still runs, never started or left an unreadable result is a row that says so.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +18,8 @@ from scaling_studies.points import METRIC, points_table
 RESULT_SCHEMA = 1
 STATUS_SCHEMA = 1
 SWEEP_SCHEMA = 1
+# The end of a binomial interval at 0 or 1 may miss the value by the last digit of a float.
+_ROUNDING = 1e-6
 
 # Copied from result.json under the same name; their types and ranges are the table's to check.
 _COPIED = (
@@ -113,25 +117,33 @@ def _linear_probe(result_file: Path, probes: object) -> dict[str, object]:
     probe = probes.get("linear") if isinstance(probes, dict) else None
     if not isinstance(probe, dict):
         raise ValueError(f"{result_file}, key probes.linear: expected an object; run `arvis-scale probe` on this run")
-    numbers = {key: probe.get(key) for key in ("correct", "num_test", "accuracy", "accuracy_low", "accuracy_high")}
-    for key, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ValueError(f"{result_file}, key probes.linear.{key}: {value!r} is not a number; run the probe again")
-    if not 0 <= numbers["correct"] <= numbers["num_test"] or numbers["num_test"] == 0:
-        counts = f"{numbers['correct']} of {numbers['num_test']}"
+    keys = ("correct", "num_test", "accuracy", "accuracy_low", "accuracy_high")
+    correct, num_test, accuracy, low, high = (_number(result_file, probe, key) for key in keys)
+    if not (0 <= correct <= num_test and num_test >= 1 and correct.is_integer() and num_test.is_integer()):
+        counts = f"{probe['correct']} of {probe['num_test']}"
         raise ValueError(f"{result_file}, key probes.linear.correct: {counts} is no count; run the probe again")
-    if abs(numbers["accuracy"] - numbers["correct"] / numbers["num_test"]) > 1e-6:
-        raise ValueError(f"{result_file}, key probes.linear.accuracy: {numbers['accuracy']} is not correct / num_test")
+    if abs(accuracy - correct / num_test) > 1e-6:
+        raise ValueError(f"{result_file}, key probes.linear.accuracy: {accuracy} is not correct / num_test")
+    if not -_ROUNDING <= low <= accuracy + _ROUNDING or not accuracy - _ROUNDING <= high <= 1 + _ROUNDING:
+        raise ValueError(f"{result_file}, key probes.linear.accuracy: {accuracy} is outside {low} to {high}")
     if probe.get("confidence") != 0.95:
         raise ValueError(f"{result_file}, key probes.linear.confidence: {probe.get('confidence')!r} is not 0.95")
+    # From the counts, so that equal counts give equal bytes whatever the accuracy was rounded to.
+    value = 1 - correct / num_test
     return {
         "metric": METRIC,
-        # From the counts, so that equal counts give equal bytes whatever the accuracy was rounded to.
-        "value": 1 - numbers["correct"] / numbers["num_test"],
-        "value_low": max(0.0, 1 - numbers["accuracy_high"]),
-        "value_high": min(1.0, 1 - numbers["accuracy_low"]),
-        "num_test": numbers["num_test"],
+        "value": value,
+        "value_low": min(value, max(0.0, 1 - high)),
+        "value_high": max(value, min(1.0, 1 - low)),
+        "num_test": int(num_test),
     }
+
+
+def _number(result_file: Path, probe: dict[str, Any], key: str) -> float:
+    value = probe.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{result_file}, key probes.linear.{key}: {value!r} is not a number; run the probe again")
+    return float(value)
 
 
 def _dataset(value: object) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,21 @@ def collect(study_dir: Path) -> Path:
 
 def fit(study_dir: Path) -> Path:
     """Write STUDY/fits.json from points.csv; returns its path."""
-    path = study_dir / "fits.json"
-    write_json(path, fit_study(_points(study_dir)))
+    path, points = study_dir / "fits.json", _points(study_dir)
+    write_json(path, fit_study(points) | {"points_sha256": _sha256(points)})
     return path
 
 
 def plot(study_dir: Path) -> list[Path]:
     """Write STUDY/figures/ from points.csv and fits.json; returns the paths of the figures."""
-    return save_figures(_points(study_dir), _fits(study_dir), study_dir / "figures")
+    points = _points(study_dir)
+    return save_figures(points, _fits(study_dir, points), study_dir / "figures")
 
 
 def report(study_dir: Path) -> Path:
     """Write STUDY/report.html from points.csv, fits.json and the sweep's commands; returns its path."""
-    path = study_dir / "report.html"
-    write_text(path, render_report(study_dir, _points(study_dir), _fits(study_dir)))
+    path, points = study_dir / "report.html", _points(study_dir)
+    write_text(path, render_report(study_dir, points, _fits(study_dir, points)))
     return path
 
 
@@ -51,9 +53,17 @@ def _points(study_dir: Path) -> pd.DataFrame:
     return read_points(study_dir / "points.csv")
 
 
-def _fits(study_dir: Path) -> dict[str, Any]:
-    _need(study_dir / "fits.json", "fit")
-    return read_json(study_dir / "fits.json", newest_schema=FITS_SCHEMA)
+def _fits(study_dir: Path, points: pd.DataFrame) -> dict[str, Any]:
+    file = study_dir / "fits.json"
+    _need(file, "fit")
+    fits = read_json(file, newest_schema=FITS_SCHEMA)
+    if fits.get("points_sha256") != _sha256(points):
+        raise ValueError(f"{file} was fitted to other points: run `arvis-scale study fit {study_dir}` again")
+    return fits
+
+
+def _sha256(points: pd.DataFrame) -> str:
+    return hashlib.sha256(points.to_csv(index=False).encode()).hexdigest()
 
 
 def _need(file: Path, step: str) -> None:

@@ -46,8 +46,9 @@ class Curve:
 def standard_error(error: Array, num_test: Array) -> Array:
     """Binomial standard error of an error rate measured on `num_test` images.
 
-    Taken at the Agresti-Coull estimate (two successes and two failures added; Am. Stat. 52, 1998), which is above zero even
-    when every image is right. All runs share one test set, which the fit ignores: between methods that errs on the wide side.
+    Taken at the Agresti-Coull estimate (two successes and two failures added; Am. Stat. 52, 1998), which is above zero
+    even when every image is right. All runs share one test set, which the fit ignores: for a difference between runs
+    that errs on the wide side, for the level of several seeds together on the narrow side.
     """
     added = num_test + 4
     rate = (error * num_test + 2) / added
@@ -76,11 +77,13 @@ def curves_over_params(points: pd.DataFrame, num_needed: int) -> list[Curve]:
 
 def _trained(points: pd.DataFrame) -> pd.DataFrame:
     rows = measured(points)
-    rows = rows[rows["kind"] == "trained"]
-    probe_sets = sorted(rows["probe_data"].unique())
-    if len(probe_sets) > 1:
-        raise ValueError(f"column probe_data mixes {', '.join(probe_sets)}: their errors make no common curve")
-    return rows
+    trained = rows[rows["kind"] == "trained"]
+    # References are probed too, but an untrained encoder has no pretraining set of its own.
+    for name, column in (("probe_data", rows["probe_data"]), ("pretrain_data", trained["pretrain_data"])):
+        data_sets = sorted(column.dropna().unique())
+        if len(data_sets) > 1:
+            raise ValueError(f"column {name} mixes {', '.join(data_sets)}: their errors make no common curve")
+    return trained
 
 
 def _at_one_samples_seen(
@@ -88,8 +91,8 @@ def _at_one_samples_seen(
 ) -> Curve:
     """The curve through `rows` at one number of samples seen, the largest that was measured at enough x.
 
-    Where no single number has enough points (say, when epochs were fixed instead), every x keeps its largest and a note says
-    that two things change along the axis.
+    Where no single number has enough points (say, when epochs were fixed instead), every x keeps its largest and a note
+    says that two things change along the axis.
     """
     seen = _largest_with_enough(rows, "samples_seen", x, num_needed)
     at_seen, num_x = rows[rows["samples_seen"] == seen], rows[x].nunique()
@@ -97,11 +100,20 @@ def _at_one_samples_seen(
         left_out = sorted(int(value) for value in rows["samples_seen"].unique() if value != seen)
         other = f"fitted at samples_seen = {seen:,}, the largest with enough points; left out: "
         notes = [other + ", ".join(f"{value:,}" for value in left_out)] if left_out else []
-        return Curve(objective, preset, x, held | {"samples_seen": seen}, at_seen, notes)
+        return Curve(objective, preset, x, held | {"samples_seen": seen}, at_seen, notes + _repeats(at_seen, x))
     largest = rows[rows["samples_seen"] == rows.groupby(x)["samples_seen"].transform("max")]
     low, high = int(largest["samples_seen"].min()), int(largest["samples_seen"].max())
     note = f"samples_seen changes along this curve, from {low:,} to {high:,}: its fall is not due to {AXES[x]} alone"
-    return Curve(objective, preset, x, held, largest, [note])
+    return Curve(objective, preset, x, held, largest, [note, *_repeats(largest, x)])
+
+
+def _repeats(rows: pd.DataFrame, x: str) -> list[str]:
+    """The note on runs that the table cannot tell apart; runs of several seeds are no such runs."""
+    repeated = rows[rows.duplicated([x, "seed"], keep=False)]
+    if not len(repeated):
+        return []
+    names = ", ".join(repeated["name"])
+    return [f"the same {x} and seed more than once ({names}): they differ in something that is no column here"]
 
 
 def _largest_with_enough(rows: pd.DataFrame, column: str, x: str, num_needed: int) -> int:

@@ -1,14 +1,14 @@
 """Efficiency of one method over another, read off two fitted curves: how many times less of x the same quality takes.
 
-*Sample efficiency* of method 1 over method 2 at quality `q` is `D_2(q) / D_1(q)` in unique images, *parameter efficiency*
-`N_2(q) / N_1(q)` in encoder parameters. The rule for `q`: an error that both fitted curves pass inside the range of x that was
-measured for each. Two such errors are reported: the lowest that both reach, and the middle of those that both pass. Nothing is
-read beyond the data.
+*Sample efficiency* of method 1 over method 2 at quality `q` is `D_2(q) / D_1(q)` in unique images, *parameter
+efficiency* `N_2(q) / N_1(q)` in encoder parameters. The rule for `q`: an error that both fitted curves pass inside the
+range of x that was measured for each. Two such errors are reported: the lowest that both reach, and the middle of those
+that both pass. Nothing is read beyond the data.
 
-At the lowest common error one method stands at the very end of its data, so that about half of its bootstrap curves do not
-reach it. A pair of curves of which one does not reach `q` still says something: that its x is more than the largest (or less
-than the smallest) measured. Such a pair enters as the whole range of ratios that this allows, and where these ranges decide an
-end of the interval that end is open.
+At the lowest common error one method stands at the very end of its data, so that about half of its bootstrap curves do
+not reach it. A pair of curves of which one does not reach `q` still says something: that its x is more than the largest
+(or less than the smallest) measured. Such a pair enters as the whole range of ratios that this allows, and where these
+ranges decide an end of the interval that end is open.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from scaling_studies.laws import Array
 class Efficiency:
     """Ratio `x_2(q) / x_1(q)` at the error `quality`; above 1, method 1 needs less.
 
-    `low` and `high` end its 95% interval; `low` is 0 and `high` is inf where that end is open. `x_1` and `x_2` are what each
-    method needs. `outside_1` and `outside_2` are the fractions of bootstrap curves that do not pass `quality` inside the data.
+    `low` and `high` end its 95% interval; `low` is 0 and `high` is inf where that end is open. `x_1` and `x_2` are what
+    each method needs. `outside_1` and `outside_2` are the fractions of bootstrap curves that do not pass `quality`
+    inside the data.
     """
 
     quality: float
@@ -83,7 +84,7 @@ def efficiency(fit_1: Fit, fit_2: Fit, *, at: float) -> Efficiency:
 
 
 def _limits(fit: Fit, at: float) -> tuple[Array, Array]:
-    """Per bootstrap curve the least and the most x that the error `at` may take: equal where it is read off the data."""
+    """Per bootstrap curve the least and the most x that `at` may take: equal where it is read off inside the data."""
     smallest, largest = fit.x_range
     x = fit.law.inverse(at, fit.samples)
     least = np.where(x < smallest, 0.0, np.where(x > largest, largest, x))

@@ -1,7 +1,7 @@
 """The figures of a study, from its points and its fits.json: matplotlib, PNG at 200 dpi and SVG.
 
-Each figure is a function of (points, fits) that returns a `Figure`; `save_figures` writes all of them. Equal inputs give equal
-SVG bytes.
+Each figure is a function of (points, fits) that returns a `Figure`; `save_figures` writes all of them. Equal inputs
+give equal bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from scaling_studies.axes import (
     colour,
     draw_curve,
     draw_raw_pixels,
-    draw_untrained,
+    draw_untrained_level,
+    draw_untrained_sizes,
     log_count_axis,
     log_error_axis,
     marker,
@@ -35,13 +36,15 @@ from scaling_studies.statements import count, method_name, method_order
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _EN_DASH = "\N{EN DASH}"
 _PANEL = (2.9, 2.5)  # inches
+_LEGEND_COLUMN = 1.25  # inches
+_ASIDE = 2.5  # typographic points between the methods at one x
 
 
 def error_vs_unique_images(points: pd.DataFrame, fits: dict[str, Any]) -> Figure:
     """Error against unique images, one panel per model size, smallest first."""
     curves = _curves(fits, "unique_images")
     presets = _presets(curves)
-    columns = min(3, len(presets))
+    columns = 2 if len(presets) in (2, 4) else min(3, len(presets))
     rows = math.ceil(len(presets) / columns)
     figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows + 0.35), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
@@ -67,7 +70,7 @@ def error_vs_params(points: pd.DataFrame, fits: dict[str, Any]) -> Figure:
 
 
 def cover(points: pd.DataFrame, fits: dict[str, Any]) -> Figure:
-    """Both questions side by side: the largest model both methods share over unique images, and all sizes at the largest set."""
+    """Both questions side by side: one model size over unique images, and all sizes at the largest set."""
     figure = Figure(figsize=(_PANEL[0] * 2.5, _PANEL[1] * 1.1 + 0.35), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     preset = headline_preset(fits)
@@ -114,7 +117,7 @@ def figure_bytes(figure: Figure, suffix: str) -> bytes:
 
 
 def headline_preset(fits: dict[str, Any]) -> str:
-    """The model size that a study is summed up at: the largest with a measured efficiency, else the largest of most methods."""
+    """The model size that sums a study up: the largest with a measured efficiency, else the largest of most methods."""
     measured = [row for row in fits["efficiency"] if row["status"] == "measured" and row["x"] == "unique_images"]
     if measured:
         return str(max(measured, key=lambda row: row["num_encoder_params"])["preset"])
@@ -137,11 +140,10 @@ def _presets(curves: Iterable[dict[str, Any]]) -> list[str]:
 
 def _unique_images_panel(axes: Axes, points: pd.DataFrame, fits: dict[str, Any], preset: str) -> None:
     curves = [curve for curve in _curves(fits, "unique_images") if curve["preset"] == preset]
-    for curve in curves:
-        draw_curve(axes, curve, points)
+    _curves_side_by_side(axes, curves, points)
     for reference in fits["references"]:
         if reference["kind"] == "untrained" and reference["preset"] == preset:
-            draw_untrained(axes, reference["objective"], [0.0], [reference["value"]])
+            draw_untrained_level(axes, reference["objective"], reference["value"])
     _raw_pixels(axes, fits)
     every_x = [float(x) for curve in curves for x in points[points["name"].isin(curve["runs"])]["unique_images"]]
     log_count_axis(axes, every_x)
@@ -153,12 +155,12 @@ def _unique_images_panel(axes: Axes, points: pd.DataFrame, fits: dict[str, Any],
 def _params_panel(axes: Axes, points: pd.DataFrame, fits: dict[str, Any]) -> None:
     curves = _curves(fits, "params_encoder")
     trained = points[points["name"].isin([run for curve in curves for run in curve["runs"]])]
+    _curves_side_by_side(axes, curves, points)
     for curve in curves:
-        draw_curve(axes, curve, points)
         untrained = points[(points["kind"] == "untrained") & (points["objective"] == curve["objective"])]
         errors = untrained.groupby("params_encoder")["value"].mean().dropna()
         if len(errors):
-            draw_untrained(axes, curve["objective"], [float(size) for size in errors.index], list(errors))
+            draw_untrained_sizes(axes, curve["objective"], [float(size) for size in errors.index], list(errors))
     _raw_pixels(axes, fits)
     log_count_axis(axes, [float(size) for size in trained["params_encoder"]])
     log_error_axis(axes, *_error_limits(points, curves, fits["references"]))
@@ -166,6 +168,11 @@ def _params_panel(axes: Axes, points: pd.DataFrame, fits: dict[str, Any]) -> Non
     axes.set_title(f"{_span(images)} unique images\n{_samples_seen(curves)}")
     axes.set_xlabel("encoder parameters")
     axes.set_ylabel("linear-probe error (%)")
+
+
+def _curves_side_by_side(axes: Axes, curves: list[dict[str, Any]], points: pd.DataFrame) -> None:
+    for index, curve in enumerate(curves):
+        draw_curve(axes, curve, points, aside=_ASIDE * (index - (len(curves) - 1) / 2))
 
 
 def _raw_pixels(axes: Axes, fits: dict[str, Any]) -> None:
@@ -186,10 +193,12 @@ def _span(numbers: list[int]) -> str:
 def _error_limits(
     points: pd.DataFrame, curves: list[dict[str, Any]], references: list[dict[str, Any]]
 ) -> tuple[float, float]:
-    """Lowest and highest error to show: every interval of a drawn run, every reference."""
+    """Lowest and highest error to show: every drawn run and reference, and every interval but its far end near zero."""
     rows = points[points["name"].isin([run for curve in curves for run in curve["runs"]])]
-    levels = [float(reference["value"]) for reference in references]
-    return min([float(rows["value_low"].min()), *levels]), max([float(rows["value_high"].max()), *levels])
+    levels = [float(reference["value"]) for reference in references if reference["value"] > 0]
+    # An interval down to almost nothing would leave no room for the rest; an arrow stands for a run without any error.
+    low = rows["value_low"].clip(lower=0.4 * rows["value"]).where(rows["value"] > 0, 0.6 * rows["value_high"])
+    return min([float(low.min()), *levels]), max([float(rows["value_high"].max()), *levels])
 
 
 def _efficiency_arrow(axes: Axes, fits: dict[str, Any], preset: str) -> None:
@@ -209,7 +218,7 @@ def _efficiency_arrow(axes: Axes, fits: dict[str, Any], preset: str) -> None:
     }[low is not None, high is not None]
     axes.annotate(
         f"{row['ratio']:.2g}{_TIMES} ({interval})",
-        (row["x_2"], row["quality"]),
+        (max(row["x_1"], row["x_2"]), row["quality"]),
         xytext=(5, 2),
         textcoords="offset points",
         va="bottom",
@@ -231,4 +240,5 @@ def _legend(figure: Figure, curves: list[dict[str, Any]], references: list[dict[
         handles.append(Line2D([], [], color=GREY, linewidth=0.8, linestyle=(0, (3, 2)), label="no fit"))
     if any(reference["kind"] == "untrained" for reference in references):
         handles.append(Line2D([], [], color=GREY, linewidth=1, linestyle=(0, (1, 1.6)), label="untrained encoder"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.4, handlelength=1.8)
+    columns = min(len(handles), int(figure.get_figwidth() / _LEGEND_COLUMN))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.4, handlelength=1.8)

@@ -1,7 +1,7 @@
 """Scaling laws: each a small class with its formula, parameters, bounds, gradient and source.
 
-A law works on stacks of parameter vectors, so that many starts and bootstrap samples are fitted at once: `params` has shape
-`... x P`, `x` has shape `n`, predictions `... x n`, gradients `... x n x P`.
+A law works on stacks of parameter vectors, so that many starts and bootstrap samples are fitted at once: `params` has
+shape `... x P`, `x` has shape `n`, predictions `... x n`, gradients `... x n x P`.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ class Law(Protocol):
 class SaturatingPowerLaw:
     """M2: an error that falls as a power of x towards a floor, `y = y_inf + b * (x / x_ref)^-alpha`.
 
-    Hestness et al., arXiv 1712.00409; named M2 in Alabdulmohsin et al., arXiv 2209.06640 (as `y - y_inf = b x^c`, `c = -alpha`).
-    With `x_ref` the geometric mean of the data, `b` is the part of the error above the floor in the middle of the data. The
-    scale at x = 1, far outside the data, would be tied to the exponent so tightly that neither could be read alone.
+    Hestness et al., arXiv 1712.00409; named M2 in Alabdulmohsin et al., arXiv 2209.06640 (as `y - y_inf = b x^c`,
+    `c = -alpha`). With `x_ref` the geometric mean of the data, `b` is the part of the error above the floor in the
+    middle of the data. The scale at x = 1, far outside the data, would be tied to the exponent so tightly that neither
+    could be read alone.
     """
 
     x_ref: float
@@ -96,7 +97,7 @@ class SaturatingPowerLaw:
         return np.stack([np.ones_like(power), power, -b * log_x * power], axis=-1)
 
     def inverse(self, y: float, params: Array) -> Array:
-        """The x at which the law gives `y` (shape `...`): inf where it never falls that low, 0 where it is always lower."""
+        """The x at which the law is `y` (shape `...`): inf where it never falls so low, 0 where it always is lower."""
         y_inf, b, alpha = (params[..., i] for i in range(3))
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             ratio = np.log(np.maximum(y - y_inf, 0.0)) - np.log(b)

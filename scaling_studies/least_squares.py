@@ -1,7 +1,7 @@
 """Bounded weighted least squares on a stack of problems at once: Levenberg-Marquardt with active bounds.
 
-scipy solves one problem a call, at milliseconds each; a study needs tens of thousands (starts x bootstrap samples x curves),
-so all of them step together here. The tests hold the minima against `scipy.optimize.least_squares`.
+scipy solves one problem a call, at milliseconds each; a study needs tens of thousands (starts x bootstrap samples x
+curves), so all of them step together here. The tests hold the minima against `scipy.optimize.least_squares`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ABSOLUTE_TOLERANCE = 1e-16
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where each problem of a stack ended: `params` (`S x P`), weighted sum of squares `chi2` (`S`), `converged` (`S`)."""
+    """Where each problem of a stack ended: `params` (`S x P`), weighted sum of squares `chi2` and `converged` (`S`)."""
 
     params: Array
     chi2: Array
@@ -62,7 +62,7 @@ def _chi2(law: Law, x: Array, y: Array, sigma: Array, params: Array) -> Array:
 def _step(
     law: Law, x: Array, y: Array, sigma: Array, params: Array, damping: Array, lower: Array, upper: Array
 ) -> tuple[Array, Array]:
-    """The damped Gauss-Newton step (`S x P`), and the gain that an undamped one would bring in the linear model (`S`)."""
+    """The damped Gauss-Newton step (`S x P`), and the gain that the linear model expects of an undamped one (`S`)."""
     residual = (law.predict(x, params) - y) / sigma
     jacobian = law.gradient(x, params) / sigma[:, None]
     gradient = np.einsum("snp,sn->sp", jacobian, residual)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from arvis_scale.atomic import whole_file
 
 METRIC = "linear_probe_error"
 KINDS = ("trained", "untrained", "raw_pixels")
+_DTYPES: dict[str, Any] = {"text": object, "count": "Int64", "number": float, "fraction": float}
 STATUSES = ("pending", "running", "preempted", "completed", "failed", "invalid")
 
 
@@ -120,15 +121,14 @@ def _typed(table: pd.DataFrame, source: str) -> pd.DataFrame:
         "never": [False] * len(table),
     }
     for column in COLUMNS:
-        cells = []
+        cells: list[Any] = []
         rows = zip(table["name"], table[column.name], needed[column.required], strict=True)
         for number, (run, cell, required) in enumerate(rows, start=1):
             try:
                 cells.append(_parse(column, cell, required))
             except ValueError as error:
                 raise ValueError(f"{source}, row {number} ({run}), column {column.name}: {error}") from error
-        dtype = {"text": object, "count": "Int64", "number": float, "fraction": float}[column.kind]
-        typed[column.name] = pd.Series(cells, dtype=dtype)
+        typed[column.name] = pd.Series(cells, dtype=_DTYPES[column.kind])
     points = pd.DataFrame(typed)
     _check_rules(points, source)
     return points

@@ -1,12 +1,14 @@
 """The two reference rows of a study, and which trained runs do not beat them.
 
-A probe on raw pixels says what the task gives away without any encoder; a probe on the untrained encoder of the same objective
-and preset says what the architecture gives without training. Learning that does not beat both has shown nothing.
+A probe on raw pixels says what the task gives away without any encoder; a probe on the untrained encoder of the same
+objective and preset says what the architecture gives without training. Learning that does not beat both has shown
+nothing.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,19 +58,32 @@ def references(points: pd.DataFrame) -> list[Reference]:
 
 
 def shortfalls(points: pd.DataFrame) -> list[Shortfall]:
-    """Every trained run whose error is not lower than a reference's, or lower by less than 1.96 standard errors of the difference."""
+    """Every trained run whose error is not lower than a reference's, or lower by less than the noise of the two.
+
+    Noise is 1.96 standard errors of the difference.
+    """
     rows = measured(points)
     rows = rows[rows["kind"] == "trained"]
     errors = standard_error(rows["value"].to_numpy(dtype=float), rows["num_test"].to_numpy(dtype=float))
+    known = references(points)
     found = []
     for row, error in zip(rows.to_dict("records"), errors, strict=True):
-        for reference in _references_of(row, references(points)):
+        for reference in references_of(str(row["objective"]), str(row["preset"]), known):
             gain = reference.value - row["value"]
             if gain <= 0:
                 found.append(Shortfall(row["name"], row["value"], reference, "not lower"))
             elif gain < 1.96 * math.hypot(error, reference.error):
                 found.append(Shortfall(row["name"], row["value"], reference, "within noise"))
     return found
+
+
+def num_held(points: pd.DataFrame) -> dict[str, int]:
+    """How many trained runs are held against each reference, by its name."""
+    rows = measured(points)
+    rows = rows[rows["kind"] == "trained"]
+    known = references(points)
+    pairs = zip(rows["objective"], rows["preset"], strict=True)
+    return dict(Counter(found.name for pair in pairs for found in references_of(*pair, known)))
 
 
 def missing_references(points: pd.DataFrame) -> list[str]:
@@ -81,11 +96,10 @@ def missing_references(points: pd.DataFrame) -> list[str]:
     return [name for name in wanted if name not in have]
 
 
-def _references_of(row: dict[str, object], known: list[Reference]) -> list[Reference]:
-    """Raw pixels, and the untrained encoder of the same objective and preset."""
+def references_of(objective: str, preset: str, known: list[Reference]) -> list[Reference]:
+    """The references that a trained run is held against: raw pixels, and its own encoder without training."""
     return [
         reference
         for reference in known
-        if reference.kind == "raw_pixels"
-        or (reference.objective, reference.preset) == (row["objective"], row["preset"])
+        if reference.kind == "raw_pixels" or (reference.objective, reference.preset) == (objective, preset)
     ]

@@ -18,14 +18,17 @@ from scaling_studies.axes import STYLE
 from scaling_studies.collect import SWEEP_SCHEMA
 from scaling_studies.figures import FIGURES, figure_bytes
 from scaling_studies.points import measured, missing_runs
+from scaling_studies.references import num_held
 from scaling_studies.statements import count, efficiency_statement, method_name, percent
 
 _CAPTIONS = {
-    "error_vs_unique_images": "Linear-probe error against the number of <em>unique images</em> in the pretraining set, one "
-    "panel per encoder size. Every run of a panel has seen the same number of samples, repeats counted, as its title says.",
-    "error_vs_params": "Linear-probe error against <em>encoder parameters</em>, at the largest pretraining set and the same "
-    "number of samples seen.",
+    "error_vs_unique_images": "Linear-probe error against the number of <em>unique images</em> in the pretraining set, "
+    "one panel per encoder size. The number of samples seen, repeats counted, stands in each panel's title.",
+    "error_vs_params": "Linear-probe error against <em>encoder parameters</em>, at the largest pretraining set with "
+    "enough encoder sizes.",
 }
+# Width in inches of a figure that fills the page.
+_FULL_WIDTH = 8.7
 _PACKAGES = ("numpy", "scipy", "pandas", "matplotlib", "scikit-learn")
 
 
@@ -39,10 +42,12 @@ def render_report(study_dir: Path, points: pd.DataFrame, fits: dict[str, Any]) -
     return template.render(
         title=_study_name(study_dir),
         answers=_answers(fits),
+        laws=sorted({(c["law"]["title"], c["law"]["formula"], c["law"]["source"]) for c in _fitted(fits)}),
+        has_zero_error=bool((points["value"] == 0).any()),
         statements=[efficiency_statement(row) for row in fits["efficiency"]],
         figures=_figures(points, fits),
         fits=fits,
-        shortfalls=_shortfalls(fits),
+        shortfalls=_shortfalls(points, fits),
         num_trained=int((measured(points)["kind"] == "trained").sum()),
         missing=missing_runs(points),
         runs=points.astype(object).where(points.notna(), None).to_dict("records"),
@@ -59,8 +64,15 @@ def _study_name(study_dir: Path) -> str:
     return str(read_json(file, newest_schema=SWEEP_SCHEMA).get("study") or study_dir.resolve().name)
 
 
-def _answers(fits: dict[str, Any]) -> list[str]:
-    """One sentence per pair of methods and axis: at the largest encoder, in the middle of what both measured."""
+def _fitted(fits: dict[str, Any]) -> list[dict[str, Any]]:
+    return [curve for curve in fits["curves"] if curve["status"] == "fitted"]
+
+
+def _answers(fits: dict[str, Any]) -> list[dict[str, Any]]:
+    """One sentence per pair of methods and axis: at the largest encoder, in the middle of what both measured.
+
+    Those that were measured come first.
+    """
     best: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in fits["efficiency"]:
         if row.get("at") == "lowest":
@@ -70,7 +82,8 @@ def _answers(fits: dict[str, Any]) -> list[str]:
         # A measured ratio says more than a refusal, and among equals the larger encoder is the one that matters.
         if known is None or _weight(row) > _weight(known):
             best[key] = row
-    return [efficiency_statement(row) for row in best.values()]
+    rows = sorted(best.values(), key=lambda row: row["status"] != "measured")
+    return [{"measured": row["status"] == "measured", "text": efficiency_statement(row)} for row in rows]
 
 
 def _weight(row: dict[str, Any]) -> tuple[bool, int]:
@@ -81,20 +94,27 @@ def _figures(points: pd.DataFrame, fits: dict[str, Any]) -> list[dict[str, str]]
     with rc_context(STYLE):
         return [
             {
-                "data": base64.b64encode(figure_bytes(FIGURES[name](points, fits), "svg")).decode(),
+                "data": base64.b64encode(figure_bytes(figure, "svg")).decode(),
                 "caption": caption,
                 "alt": name.replace("_", " "),
+                # One scale for all: text is equally large in every figure.
+                "width": f"{min(100.0, 100 * figure.get_figwidth() / _FULL_WIDTH):.0f}%",
             }
             for name, caption in _CAPTIONS.items()
+            for figure in (FIGURES[name](points, fits),)
         ]
 
 
-def _shortfalls(fits: dict[str, Any]) -> list[dict[str, Any]]:
-    """Shortfalls by reference, the runs of each in one row."""
+def _shortfalls(points: pd.DataFrame, fits: dict[str, Any]) -> list[dict[str, Any]]:
+    """Shortfalls by reference, the runs of each in one row with the number of runs held against that reference."""
     grouped: dict[tuple[str, str], list[str]] = {}
     for found in fits["shortfalls"]:
         grouped.setdefault((found["reference"], found["verdict"]), []).append(found["run"])
-    return [{"reference": name, "verdict": verdict, "runs": runs} for (name, verdict), runs in grouped.items()]
+    held = num_held(points)
+    return [
+        {"reference": name, "verdict": verdict, "runs": runs, "num_held": held[name]}
+        for (name, verdict), runs in grouped.items()
+    ]
 
 
 def _commands(study_dir: Path) -> list[str]:

@@ -22,7 +22,7 @@ def method_order(objective: str) -> tuple[int, str]:
 
 def count(number: float) -> str:
     """A count in at most three digits and a unit: 1437 -> 1.44k, 85843200 -> 85.8M."""
-    if number < 1000:
+    if number < 999.5:
         return f"{number:.3g}"
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= 0.9995 * size:
@@ -43,7 +43,7 @@ def times(ratio: float) -> str:
 def ratio_interval(low: float | None, high: float | None) -> str:
     """The 95% interval of a ratio; `None` is an open end."""
     if low is None and high is None:
-        return "95% interval open at both ends"
+        return "95% interval open at both ends: not determined by these points"
     if low is None:
         return f"95% interval: at most {times(high)}" if high is not None else ""
     if high is None:
@@ -56,7 +56,7 @@ def efficiency_statement(row: dict[str, Any]) -> str:
     first, second = method_name(row["method_1"]), method_name(row["method_2"])
     unit = _UNITS[row["x"]]
     if row["status"] != "measured":
-        return f"{first} against {second} in {unit}{_setting(row)}: {row['reason']}."
+        return f"{first} against {second} in {unit}{_setting(row)}: {row['reason']}.{_notes(row)}"
     at = f"At a linear-probe error of {percent(row['quality'])} ({_where(row['at'])}){_setting(row)}"
     needs = f"{first} needs {count(row['x_1'])} {unit} where {second} needs {count(row['x_2'])}"
     sentence = f"{at}, {needs}: {times(row['ratio'])} as efficient ({ratio_interval(row['low'], row['high'])})."
@@ -67,7 +67,12 @@ def efficiency_statement(row: dict[str, Any]) -> str:
     ]
     if outside:
         sentence += f" {' and '.join(outside)} bootstrap curves do not pass this error within the data."
-    return sentence
+    return sentence + _notes(row)
+
+
+def _notes(row: dict[str, Any]) -> str:
+    """What is not equal between the two methods although it should be."""
+    return f" Not a like-for-like comparison: {'; '.join(row['notes'])}." if row["notes"] else ""
 
 
 def _where(at: str) -> str:

@@ -2,7 +2,8 @@
 
 The document (`fits.json`, schema 1) holds everything that figures and report say about the laws:
 
-- `curves`: per objective and preset over unique images, per objective over encoder parameters; fitted or refused with a reason;
+- `curves`: per objective and preset over unique images, per objective over encoder parameters; fitted, or refused with
+  a reason;
 - `efficiency`: per pair of methods and kind of curve, at the lowest and the middle common error, or why not;
 - `references`, `shortfalls`, `missing_references`: raw pixels and untrained encoders, and who does not beat them.
 
@@ -59,14 +60,14 @@ def fit_study(points: pd.DataFrame) -> dict[str, Any]:
 def _fit_or_reason(curve: Curve) -> tuple[Fit | None, str | None]:
     """The curve's fit, or the sentence why it has none."""
     try:
-        # The seed hangs on the curve's name alone, so that adding a curve to a study leaves the others' intervals as they were.
+        # The seed hangs on the curve's name alone: a curve added to a study leaves the others' intervals as they were.
         return fit_law(LAW, *curve.arrays(), x_name=curve.x, seed=zlib.crc32(curve.label.encode())), None
     except ValueError as error:
         return None, str(error)
 
 
 def _curve_document(curve: Curve, fit: Fit | None, reason: str | None) -> dict[str, Any]:
-    common = {
+    common: dict[str, Any] = {
         "objective": curve.objective,
         "preset": curve.preset,
         "x": curve.x,
@@ -78,6 +79,9 @@ def _curve_document(curve: Curve, fit: Fit | None, reason: str | None) -> dict[s
     }
     if fit is None:
         return {"status": "refused", "reason": reason} | common
+    caution = fit.caution()
+    if caution:
+        common["notes"] = [*curve.notes, caution]
     return {"status": "fitted", "reason": None} | common | _fit_document(fit)
 
 
@@ -137,7 +141,7 @@ def _efficiency_rows(fitted: list[tuple[Curve, Fit | None, str | None]]) -> list
 def _compare(
     first: tuple[Curve, Fit | None, str | None], second: tuple[Curve, Fit | None, str | None]
 ) -> list[dict[str, Any]]:
-    """Efficiency of the first curve's method over the second's, at two errors, or one row that says why there is none."""
+    """Efficiency of the first curve's method over the second's at two errors, or one row that says why it has none."""
     (curve_1, fit_1, reason_1), (curve_2, fit_2, reason_2) = first, second
     names = [method_name(curve.objective) for curve in (curve_1, curve_2)]
     common: dict[str, Any] = {

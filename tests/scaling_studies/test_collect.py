@@ -1,0 +1,130 @@
+"""From run folders to points: every run is a row, whatever became of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scaling_studies.collect import collect
+
+Result = Callable[..., dict[str, Any]]
+WriteRun = Callable[..., Path]
+
+
+def row_of(study: Path, name: str) -> dict[str, Any]:
+    points = collect(study)
+    (row,) = points[points["name"] == name].to_dict("records")
+    return row
+
+
+def test_a_completed_run_carries_its_measurement(tmp_path: Path, result: Result, write_run: WriteRun) -> None:
+    write_run(tmp_path, "a", "completed", result("a", correct=750, num_test=1_000, preset="7B"))
+    row = row_of(tmp_path, "a")
+    assert row["status"] == "completed"
+    assert row["value"] == pytest.approx(0.25)
+    # Wilson's interval of 750 of 1000.
+    assert (row["value_low"], row["value_high"]) == (pytest.approx(0.2242, abs=1e-4), pytest.approx(0.2778, abs=1e-4))
+    assert (row["preset"], row["unique_images"], row["seed"]) == ("7B", 1_000, 0)
+    assert row["pretrain_data"] == "photos@0123456789ab"
+
+
+@pytest.mark.parametrize("correct", [0, 300])
+def test_none_and_all_right_are_measurements(tmp_path: Path, result: Result, write_run: WriteRun, correct: int) -> None:
+    write_run(tmp_path, "a", "completed", result("a", correct=correct, num_test=300))
+    row = row_of(tmp_path, "a")
+    assert row["status"] == "completed"
+    assert row["value"] == 1 - correct / 300
+    assert row["value_low"] < row["value_high"]
+
+
+def test_raw_pixels_need_no_preset_and_no_pretraining_set(
+    tmp_path: Path, raw_pixels_result: dict[str, Any], write_run: WriteRun
+) -> None:
+    write_run(tmp_path, "raw-pixels", "completed", raw_pixels_result)
+    row = row_of(tmp_path, "raw-pixels")
+    assert (row["status"], row["kind"], row["pretrain_data"], row["preset"]) == ("completed", "raw_pixels", None, None)
+
+
+def test_a_result_without_a_status_counts_as_completed(tmp_path: Path, result: Result, write_run: WriteRun) -> None:
+    write_run(tmp_path, "a", None, result("a"))
+    assert row_of(tmp_path, "a")["status"] == "completed"
+
+
+@pytest.mark.parametrize("state", ["pending", "running", "preempted", "failed"])
+def test_an_unfinished_run_is_a_row_with_its_state_and_reason(tmp_path: Path, write_run: WriteRun, state: str) -> None:
+    write_run(tmp_path, "a", state, reason="out of\n  memory")
+    row = row_of(tmp_path, "a")
+    assert (row["status"], row["reason"]) == (state, "out of memory")
+    assert row["value"] != row["value"]
+
+
+def test_a_planned_run_without_a_folder_is_a_row(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path, "a", "failed")
+    (tmp_path / "sweep.json").write_text(json.dumps({"schema_version": 1, "runs": [{"name": "b"}]}))
+    assert row_of(tmp_path, "b")["reason"] == "never started"
+    assert list(collect(tmp_path)["name"]) == ["a", "b"]
+
+
+def without(content: dict[str, Any], *keys: str) -> str:
+    return json.dumps({key: value for key, value in content.items() if key not in keys})
+
+
+def probe(content: dict[str, Any], **keys: Any) -> str:
+    return json.dumps(content | {"probes": {"linear": content["probes"]["linear"] | keys}})
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        (lambda content: json.dumps(content)[:-40], "is not valid JSON"),
+        (lambda content: "[]", "not a JSON object"),
+        (lambda content: json.dumps(content | {"schema_version": 2}), "schema_version 2"),
+        (lambda content: without(content, "seed", "preset"), "lacks the keys preset, seed"),
+        (lambda content: json.dumps(content | {"probes": {}}), "key probes.linear"),
+        (lambda content: probe(content, correct=2_000), "2000 of 1000 is no count"),
+        (lambda content: probe(content, correct=799.5), "799.5 of 1000 is no count"),
+        (lambda content: probe(content, accuracy="high"), "'high' is not a number"),
+        (lambda content: probe(content, accuracy=float("nan")), "nan is not a number"),
+        (lambda content: probe(content, accuracy=0.5), "is not correct / num_test"),
+        (lambda content: probe(content, accuracy_low=0.9), "0.8 is outside 0.9 to"),
+        (lambda content: probe(content, confidence=0.9), "0.9 is not 0.95"),
+        (lambda content: json.dumps(content | {"unique_images": -1}), "column unique_images"),
+        (lambda content: json.dumps(content | {"seed": None}), "column seed: is blank"),
+    ],
+)
+def test_an_unusable_result_is_an_invalid_row_that_says_why_in_one_line(
+    tmp_path: Path, result: Result, write_run: WriteRun, broken: Callable[[dict[str, Any]], str], says: str
+) -> None:
+    write_run(tmp_path, "cut", "completed", broken(result("cut")))
+    write_run(tmp_path, "good", "completed", result("good"))
+    row = row_of(tmp_path, "cut")
+    assert row["status"] == "invalid"
+    assert says in row["reason"]
+    assert "cut" in row["reason"]
+    assert "\n" not in row["reason"]
+    assert row["value"] != row["value"]
+    assert row_of(tmp_path, "good")["status"] == "completed"
+
+
+def test_a_completed_run_whose_result_is_gone_is_invalid(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path, "a", "completed")
+    row = row_of(tmp_path, "a")
+    assert row["status"] == "invalid"
+    assert "result.json is missing" in row["reason"]
+
+
+def test_a_status_of_another_word_is_invalid(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path, "a", "dreaming")
+    assert "'dreaming' is no state of a run" in row_of(tmp_path, "a")["reason"]
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a study folder: no runs/"):
+        collect(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ValueError, match="holds no runs: run `arvis-scale sweep submit` first"):
+        collect(tmp_path)

@@ -1,0 +1,50 @@
+"""Which trained runs do not beat raw pixels or their own untrained encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from scaling_studies.points import points_table
+from scaling_studies.references import missing_references, num_held, references, shortfalls
+
+Row = Callable[..., dict[str, Any]]
+
+
+def test_a_run_is_held_against_raw_pixels_and_its_own_untrained_encoder(row: Row) -> None:
+    points = points_table(
+        [
+            row("good", 0.10),
+            row("close", 0.295),
+            row("bad", 0.35),
+            row("other", 0.10, preset="micro"),
+            row("untrained", 0.30, kind="untrained"),
+            row("untrained-micro", 0.05, kind="untrained", preset="micro"),
+            row("raw", 0.20, kind="raw_pixels", objective="raw_pixels"),
+        ]
+    )
+    found = {(shortfall.run, shortfall.reference.name): shortfall.verdict for shortfall in shortfalls(points)}
+    # 0.295 and 0.30 of 10,000 images: a difference of 0.005 with a standard error of 0.0065.
+    assert found == {
+        ("close", "raw pixels"): "not lower",
+        ("close", "untrained xtra/nano"): "within noise",
+        ("bad", "raw pixels"): "not lower",
+        ("bad", "untrained xtra/nano"): "not lower",
+        ("other", "untrained xtra/micro"): "not lower",
+    }
+    assert num_held(points) == {"raw pixels": 4, "untrained xtra/nano": 3, "untrained xtra/micro": 1}
+
+
+def test_seeds_of_a_reference_are_averaged_without_a_smaller_error(row: Row) -> None:
+    one = points_table([row("a", 0.3, kind="untrained")])
+    three = points_table([row(f"a{seed}", 0.29 + 0.01 * seed, kind="untrained", seed=seed) for seed in range(3)])
+    (single,), (mean,) = references(one), references(three)
+    assert mean.value == pytest.approx(0.3)
+    assert mean.error == pytest.approx(single.error, rel=1e-3)
+
+
+def test_references_that_were_not_measured_are_named(row: Row) -> None:
+    points = points_table([row("a"), row("b", objective="aim"), row("u", kind="untrained")])
+    assert missing_references(points) == ["raw pixels", "untrained aim/nano"]
