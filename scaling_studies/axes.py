@@ -54,11 +54,11 @@ def marker(objective: str) -> str:
     return _MARKERS.get(objective, "X")
 
 
-def draw_curve(axes: Axes, curve: dict[str, Any], points: pd.DataFrame, *, aside: float) -> None:
+def draw_curve(axes: Axes, curve: dict[str, Any], points: pd.DataFrame, *, aside: float = 0.0) -> None:
     """A curve of fits.json: its runs with binomial intervals, its fit with the bootstrap band over the measured range.
 
     A curve without a fit gets a thin dashed line from point to point instead, which claims no law. A run without any
-    error, which a logarithmic axis cannot hold, is an arrow down from the upper end of its interval. The points, not the
+    error, which a logarithmic axis cannot hold, is an arrow down from the upper end of its interval. The runs, not the
     line, stand `aside` typographic points to the right of their x, so that methods measured at one x do not hide.
     """
     rows = points[points["name"].isin(curve["runs"])].sort_values(curve["x"])

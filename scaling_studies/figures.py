@@ -140,7 +140,8 @@ def _presets(curves: Iterable[dict[str, Any]]) -> list[str]:
 
 def _unique_images_panel(axes: Axes, points: pd.DataFrame, fits: dict[str, Any], preset: str) -> None:
     curves = [curve for curve in _curves(fits, "unique_images") if curve["preset"] == preset]
-    _curves_side_by_side(axes, curves, points)
+    for index, curve in enumerate(curves):
+        draw_curve(axes, curve, points, aside=_ASIDE * (index - (len(curves) - 1) / 2))
     for reference in fits["references"]:
         if reference["kind"] == "untrained" and reference["preset"] == preset:
             draw_untrained_level(axes, reference["objective"], reference["value"])
@@ -155,8 +156,8 @@ def _unique_images_panel(axes: Axes, points: pd.DataFrame, fits: dict[str, Any],
 def _params_panel(axes: Axes, points: pd.DataFrame, fits: dict[str, Any]) -> None:
     curves = _curves(fits, "params_encoder")
     trained = points[points["name"].isin([run for curve in curves for run in curve["runs"]])]
-    _curves_side_by_side(axes, curves, points)
     for curve in curves:
+        draw_curve(axes, curve, points)
         untrained = points[(points["kind"] == "untrained") & (points["objective"] == curve["objective"])]
         errors = untrained.groupby("params_encoder")["value"].mean().dropna()
         if len(errors):
@@ -168,11 +169,6 @@ def _params_panel(axes: Axes, points: pd.DataFrame, fits: dict[str, Any]) -> Non
     axes.set_title(f"{_span(images)} unique images\n{_samples_seen(curves)}")
     axes.set_xlabel("encoder parameters")
     axes.set_ylabel("linear-probe error (%)")
-
-
-def _curves_side_by_side(axes: Axes, curves: list[dict[str, Any]], points: pd.DataFrame) -> None:
-    for index, curve in enumerate(curves):
-        draw_curve(axes, curve, points, aside=_ASIDE * (index - (len(curves) - 1) / 2))
 
 
 def _raw_pixels(axes: Axes, fits: dict[str, Any]) -> None:
@@ -223,7 +219,7 @@ def _efficiency_arrow(axes: Axes, fits: dict[str, Any], preset: str) -> None:
         textcoords="offset points",
         va="bottom",
         fontsize=7.5,
-        bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+        bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.6},
         zorder=5,
     )
 

@@ -23,7 +23,8 @@ from scaling_studies.statements import count, efficiency_statement, method_name,
 
 _CAPTIONS = {
     "error_vs_unique_images": "Linear-probe error against the number of <em>unique images</em> in the pretraining set, "
-    "one panel per encoder size. The number of samples seen, repeats counted, stands in each panel's title.",
+    "one panel per encoder size. The number of samples seen, repeats counted, stands in each panel's title. "
+    "Runs of different methods at one number of images are set apart sideways by a hair.",
     "error_vs_params": "Linear-probe error against <em>encoder parameters</em>, at the largest pretraining set with "
     "enough encoder sizes.",
 }

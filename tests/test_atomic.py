@@ -26,10 +26,11 @@ def test_json_round_trip(tmp_path):
         ('{"x": 1}', "schema_version None"),
         ("[1]", "holds a list"),
         ('{"schema_v', "not valid JSON"),
+        ("\udcff", "not valid JSON"),
     ],
 )
 def test_unreadable_json_is_named(tmp_path, text, said):
-    (tmp_path / "b.json").write_text(text)
+    (tmp_path / "b.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError, match="b.json") as caught:
         read_json(tmp_path / "b.json", newest_schema=1)
     assert said in str(caught.value)
