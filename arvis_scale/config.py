@@ -18,12 +18,13 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from arvis_scale.atomic import check_schema, write_text
-from arvis_scale.models.options import AimOptions, DigptOptions, XtraOptions
+from arvis_scale.models.options import AimOptions, DigptOptions, IgptOptions, MaeOptions, XtraOptions
 
 SCHEMA_VERSION = 1
-OBJECTIVES = ("xtra", "aim", "digpt")
+OBJECTIVES = ("xtra", "aim", "digpt", "igpt", "mae")
 STRATEGIES = ("zero1", "zero2", "zero3")
 PRECISIONS = ("fp32", "bf16")
+TEACHER_KINDS = ("open_clip", "timm", "vq", "pixels")
 
 
 @dataclass
@@ -99,10 +100,18 @@ class LogConfig:
 
 @dataclass
 class TeacherConfig:
-    """The frozen image tower whose semantic tokens D-iGPT predicts."""
+    """The frozen model whose tokens D-iGPT predicts; other objectives have none."""
 
-    # A local open_clip checkpoint (folder written by the small-CLIP trainer, or file); null for objectives without one.
+    # open_clip: an image tower of CLIP | timm: a vision transformer (DINO, supervised) | vq: codebook vectors of a
+    # tokenizer of `weights train-vq` | pixels: the image itself, without weights.
+    kind: str = "open_clip"
+    # Local weights: a folder of `weights fetch`, `weights train-vq` or open_clip, or a file; never downloaded.
     checkpoint: str | None = None
+    # Model that a bare file of weights holds, as open_clip (ViT-H-14) or timm (vit_base_patch16_224.dino) calls it;
+    # null: what the folder says.
+    architecture: str | None = None
+    # fp32 | bf16, of weights and computation; null: bf16 on a GPU, fp32 on a CPU. Pixels are always fp32.
+    precision: str | None = None
 
 
 @dataclass
@@ -116,6 +125,8 @@ class ProbeDataConfig:
     test_split: str = "test"
     # At most this many images (a seeded choice, the same for all runs) fit the classifier; null: all of the split.
     train_images: int | None = None
+    # Probe after every layer, not only the last; iGPT's encoder, which is best in the middle, always is.
+    every_layer: bool = False
 
 
 @dataclass
@@ -127,7 +138,7 @@ class RunConfig:
     name: str = MISSING
     # Run folder.
     output: str = MISSING
-    # xtra | aim | digpt
+    # xtra | aim | digpt | igpt | mae
     objective: str = MISSING
     # Encoder size by name (`arvis_scale.models.presets`).
     preset: str = "S"
@@ -146,6 +157,8 @@ class RunConfig:
     micro_batch_size: int = 256
     # fp32 | bf16 (fp32 master weights).
     precision: str = "fp32"
+    # Folder of `weights import` whose objective the run starts from; null: random weights.
+    initial_weights: str | None = None
 
     data: DataConfig = field(default_factory=DataConfig)
     probe_data: ProbeDataConfig = field(default_factory=ProbeDataConfig)
@@ -157,6 +170,8 @@ class RunConfig:
     xtra: XtraOptions = field(default_factory=XtraOptions)
     aim: AimOptions = field(default_factory=AimOptions)
     digpt: DigptOptions = field(default_factory=DigptOptions)
+    igpt: IgptOptions = field(default_factory=IgptOptions)
+    mae: MaeOptions = field(default_factory=MaeOptions)
 
     @property
     def num_steps(self) -> int:
@@ -194,8 +209,11 @@ class RunConfig:
             raise ValueError(f"optimizer.warmup_fraction={self.optimizer.warmup_fraction} must lie between 0 and 1")
         if self.optimizer.clip_grad_norm <= 0:
             raise ValueError(f"optimizer.clip_grad_norm={self.optimizer.clip_grad_norm} must be positive")
-        if self.objective == "digpt" and self.teacher.checkpoint is None:
-            raise ValueError("objective=digpt needs teacher.checkpoint=FILE_OR_FOLDER, an open_clip image tower")
+        _one_of("teacher.kind", self.teacher.kind, TEACHER_KINDS)
+        if self.teacher.precision is not None:
+            _one_of("teacher.precision", self.teacher.precision, PRECISIONS)
+        if self.objective == "digpt" and self.teacher.kind != "pixels" and self.teacher.checkpoint is None:
+            raise ValueError("objective=digpt needs teacher.checkpoint=FILE_OR_FOLDER, local weights (`weights fetch`)")
 
     def _get(self, key: str) -> Any:
         value: Any = self

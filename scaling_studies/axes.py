@@ -5,7 +5,9 @@ Colours are Okabe and Ito's (told apart with every common colour blindness); eac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,13 +141,15 @@ def log_error_axis(axes: Axes, low: float, high: float) -> None:
 
 
 def log_count_axis(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic x axis over `values`, labelled at the measured values themselves when they are few."""
+    """A logarithmic x axis over `values`, labelled at the measured values themselves when they are few and apart."""
     axes.set_xscale("log")
     low, high = min(values), max(values)
     margin = max((high / low) ** 0.06, 1.05)
     axes.set_xlim(low / margin, high * margin)
     distinct = sorted(set(values))
-    ticks = distinct if len(distinct) <= 6 else round_ticks(low, high)
+    # Labels are about an eighth of a panel wide; closer ones would cover each other.
+    apart = all(math.log(right / left) >= math.log(high / low) / 8 for left, right in pairwise(distinct))
+    ticks = distinct if len(distinct) <= 6 and apart else round_ticks(low, high)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))

@@ -18,6 +18,7 @@ class Purpose(IntEnum):
     SUBSET = 2
     HELD_OUT = 3
     EPOCH = 4
+    PALETTE = 5
 
 
 def keyed_permutation(num_items: int, purpose: Purpose, *key: int) -> npt.NDArray[np.int64]:

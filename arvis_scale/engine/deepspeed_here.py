@@ -15,6 +15,7 @@ if not torch.cuda.is_available():
 
 import deepspeed
 from deepspeed.ops import __compatible_ops__
+from deepspeed.pipe import PipelineModule
 from deepspeed.runtime.engine import DeepSpeedEngine
 from deepspeed.utils import safe_get_full_fp32_param
 
@@ -23,4 +24,4 @@ __compatible_ops__["deepspeed_shm_comm"] = False
 initialize = deepspeed.initialize
 init_distributed = deepspeed.init_distributed
 
-__all__ = ["DeepSpeedEngine", "init_distributed", "initialize", "safe_get_full_fp32_param"]
+__all__ = ["DeepSpeedEngine", "PipelineModule", "init_distributed", "initialize", "safe_get_full_fp32_param"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from arvis_scale.atomic import write_json
 from arvis_scale.config import RunConfig, load_config
@@ -16,7 +17,7 @@ from arvis_scale.engine.distributed import Processes
 from arvis_scale.engine.export import consolidated_encoder, load_encoder, save_encoder
 from arvis_scale.engine.metrics import read_metrics
 from arvis_scale.engine.run_folder import SCHEMA_VERSION, RunFolder
-from arvis_scale.engine.setup import load_teacher_of, objective_of
+from arvis_scale.engine.setup import encoder_of
 from arvis_scale.evaluation.probe_run import open_probe_data, probe_encoder, probe_raw_pixels
 from arvis_scale.models.objective import Objective
 
@@ -62,14 +63,13 @@ def finish_run(
     )
 
 
-def probe_run(config: RunConfig, device: torch.device) -> dict[str, dict[str, Any]]:
+def probe_run(config: RunConfig, device: torch.device) -> dict[str, Any]:
     """Probe the exported encoder of a run, in fp32 and without its engine."""
-    objective = objective_of(config, load_teacher_of(config, torch.device("cpu")))
-    encoder = load_encoder(objective.encoder, RunFolder(config.output).encoder)
+    encoder = load_encoder(encoder_of(config), RunFolder(config.output).encoder)
     return probe_encoder(encoder, config, device)
 
 
-def probe_again(path: Path) -> dict[str, dict[str, Any]]:
+def probe_again(path: Path) -> dict[str, Any]:
     """Probe a completed run once more, put the outcome into its result.json and return it."""
     folder = RunFolder(path)
     if not folder.encoder.is_file() or not folder.result.is_file():
@@ -110,6 +110,35 @@ def write_raw_pixel_reference(config: RunConfig) -> None:
     )
 
 
+def write_imported_result(config: RunConfig, weights: Mapping[str, Tensor], source: Mapping[str, Any]) -> None:
+    """Write the result of weights that were trained elsewhere, on images and at a cost that are not known here.
+
+    `weights`: the objective's, by name; `source`: what they were read from.
+    """
+    sizes = {name: value.numel() for name, value in weights.items()}
+    write_json(
+        RunFolder(config.output).result,
+        {
+            **_identity(config),
+            "kind": "imported",
+            "source": dict(source),
+            "params_encoder": sum(size for name, size in sizes.items() if name.startswith("encoder.")),
+            "params_total": sum(sizes.values()),
+            "unique_images": None,
+            "samples_seen": None,
+            "train_flops": None,
+            "train_loss": None,
+            "val_loss": None,
+            "pretrain_data": None,
+            "probes": {},
+            "wall_seconds": None,
+            "device_seconds": None,
+            "world_size": None,
+            "strategy": None,
+        },
+    )
+
+
 def _identity(config: RunConfig) -> dict[str, Any]:
     probe_data = open_probe_data(config)
     return {
@@ -118,6 +147,7 @@ def _identity(config: RunConfig) -> dict[str, Any]:
         "objective": config.objective,
         "preset": config.preset,
         "seed": config.seed,
+        "initial_weights": config.initial_weights,
         "probe_data": {"name": probe_data.name, "hash": probe_data.content_hash} if probe_data else None,
     }
 

@@ -62,6 +62,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.encoder = self.path / "encoder.safetensors"
+        self.palette = self.path / "palette.npy"
         self.status_file = self.path / "status.json"
         self.result = self.path / "result.json"
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from arvis_scale.config import RunConfig, build_config, load_yaml
 from arvis_scale.data.loader import evaluation_batches, training_batches
+from arvis_scale.data.palette import load_palette, palette_of_images, save_palette
 from arvis_scale.data.selection import Selection, select_images
 from arvis_scale.engine.checkpoint_files import newest_checkpoint
+from arvis_scale.engine.distributed import Processes
+from arvis_scale.engine.initial_weights import check_initial_weights
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.evaluation.probe_run import open_probe_data
 from arvis_scale.models.build import build_objective
+from arvis_scale.models.encoder import Backbone
+from arvis_scale.models.igpt import Igpt
 from arvis_scale.models.images import normalize
 from arvis_scale.models.objective import Objective
-from arvis_scale.models.teachers import Teacher, from_open_clip
+from arvis_scale.models.teachers import Teacher, TeacherShape, load_teacher, teacher_shape
 from arvis_scale.planning.flops import forward_flops_per_sample, training_flops_per_sample
 
 Batch = dict[str, Tensor]
@@ -34,11 +38,8 @@ def check_run(config: RunConfig) -> Selection:
     """
     images = select_images(config.data, config.unique_images)
     open_probe_data(config)
-    if config.objective == "digpt" and not Path(config.teacher.checkpoint or "").exists():
-        raise ValueError(f"teacher.checkpoint={config.teacher.checkpoint} does not exist; name an open_clip checkpoint")
     with torch.device("meta"):
-        # The teacher is not read here; a grid like the student's is cut into segments wherever the student's is.
-        _build(config, teacher_width=1024, teacher_grid=config.image_size // config.patch_size)
+        check_initial_weights(_build(config, _teacher_shape(config)), config)
     folder = RunFolder(config.output)
     if newest_checkpoint(folder.checkpoints) is not None or folder.result.exists():
         _check_same_run(config, folder)
@@ -60,27 +61,57 @@ def load_teacher_of(config: RunConfig, device: torch.device) -> Teacher | None:
     """Load the frozen teacher that the objective needs, on `device`; None for objectives without one."""
     if config.objective != "digpt":
         return None
-    assert config.teacher.checkpoint is not None, "validated"
-    return from_open_clip(config.teacher.checkpoint, device=device)
+    return load_teacher(config.teacher, image_size=config.image_size, patch_size=config.patch_size, device=device)
 
 
-def objective_of(config: RunConfig, teacher: Teacher | None) -> Objective:
-    """Build the objective on the current default device, weights drawn from `config.seed`."""
+def _teacher_shape(config: RunConfig) -> TeacherShape | None:
+    if config.objective != "digpt":
+        return None
+    return teacher_shape(config.teacher, image_size=config.image_size, patch_size=config.patch_size)
+
+
+def write_palette(config: RunConfig, images: Selection, processes: Processes) -> None:
+    """Write the palette of the run's training images to its folder, once; every process must call it."""
+    if config.objective != "igpt":
+        return
+    path = RunFolder(config.output).palette
+    if processes.is_first and not path.exists():
+        palette = palette_of_images(
+            images.train_split,
+            images.train_indices,
+            num_colors=config.igpt.palette_size,
+            resolution=config.igpt.resolution,
+            seed=config.data.subset_seed,
+        )
+        save_palette(palette, path)
+    processes.barrier()
+
+
+def encoder_of(config: RunConfig) -> Backbone:
+    """Build the objective's encoder alone, on the current default device; no teacher is needed for it."""
+    any_shape = TeacherShape(width=1, grid=config.image_size // config.patch_size)
+    return objective_of(config, any_shape if config.objective == "digpt" else None).encoder
+
+
+def objective_of(config: RunConfig, teacher: Teacher | TeacherShape | None) -> Objective:
+    """Build the objective on the current default device, weights drawn from `config.seed`; iGPT reads its palette."""
     torch.manual_seed(config.seed)
-    if teacher is None:
-        return _build(config, teacher_width=None, teacher_grid=None)
-    return _build(config, teacher_width=teacher.width, teacher_grid=teacher.grid)
+    objective = _build(config, teacher)
+    if isinstance(objective, Igpt):
+        palette = load_palette(RunFolder(config.output).palette, config.igpt.palette_size)
+        objective.encoder.set_palette(torch.as_tensor(palette))
+    return objective
 
 
-def _build(config: RunConfig, *, teacher_width: int | None, teacher_grid: int | None) -> Objective:
+def _build(config: RunConfig, teacher: Teacher | TeacherShape | None) -> Objective:
     return build_objective(
         config.objective,
         preset=config.preset,
         image_size=config.image_size,
         patch_size=config.patch_size,
         options=asdict(getattr(config, config.objective)),
-        teacher_width=teacher_width,
-        teacher_grid=teacher_grid,
+        teacher_width=teacher.width if teacher else None,
+        teacher_grid=teacher.grid if teacher else None,
     )
 
 
@@ -105,6 +136,7 @@ def flops_per_sample(config: RunConfig, prepare: Preparation) -> float:
     """Return the FLOPs that one training image costs, the teacher's forward pass among them."""
     images = torch.zeros(2, 3, config.image_size, config.image_size, dtype=torch.uint8)
     batch = prepare({"images": images, "sample_seeds": torch.zeros(2, dtype=torch.int64)})
+    batch["step"] = torch.tensor(0)
     flops = training_flops_per_sample(lambda: objective_of(config, prepare.teacher), batch)
     if prepare.teacher is not None:
         flops += forward_flops_per_sample(prepare.teacher, batch["images"])

@@ -15,6 +15,7 @@ from arvis_scale.engine.checkpoints import load_checkpoint, save_checkpoint
 from arvis_scale.engine.deepspeed_here import DeepSpeedEngine, initialize
 from arvis_scale.engine.distributed import Processes, join_processes
 from arvis_scale.engine.heartbeat import recorded_status
+from arvis_scale.engine.initial_weights import load_initial_weights
 from arvis_scale.engine.metrics import MetricsLog, Speedometer
 from arvis_scale.engine.optimizer import build_optimizer, learning_rate_factor
 from arvis_scale.engine.preemption import PreemptionFlag
@@ -28,10 +29,12 @@ from arvis_scale.engine.setup import (
     objective_of,
     train_batches,
     validation_batches,
+    write_palette,
 )
 from arvis_scale.engine.strategy import deepspeed_config
 from arvis_scale.engine.validation import validate
 from arvis_scale.models.objective import Objective
+from arvis_scale.models.pictures import mask_pictures
 
 
 def train(config: RunConfig) -> Status:
@@ -55,14 +58,19 @@ def train(config: RunConfig) -> Status:
             save_config(config, folder.config)
             folder.write_environment(processes.world_size, processes.device.type)
 
+        write_palette(config, images, processes)
         prepare = Preparation(processes.device, load_teacher_of(config, processes.device))
         flops = flops_per_sample(config, prepare)
         objective = objective_of(config, prepare.teacher).to(processes.device)
+        load_initial_weights(objective, config)
         engine = start_engine(config, objective)
         resumed = load_checkpoint(engine, folder.checkpoints, processes) or {"step": 0, "train_seconds": 0.0}
         step, train_seconds = resumed["step"], resumed["train_seconds"]
         batches = train_batches(config, images, rank=processes.rank, start_step=step)
         log = stack.enter_context(MetricsLog(folder, step=step)) if processes.is_first else None
+        if log and step == 0:
+            for name, picture in mask_pictures(objective).items():
+                log.image(step, name, picture)
         speed = Speedometer(config, flops_per_sample=flops)
         window = LossWindow()
 

@@ -1,4 +1,4 @@
-"""The loss on held-out images, and a picture of what the model predicts for a few of them."""
+"""The loss on held-out images, and pictures of what the model predicts for a few of them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from arvis_scale.engine.deepspeed_here import DeepSpeedEngine
 from arvis_scale.engine.distributed import Processes
 from arvis_scale.engine.metrics import MetricsLog
-from arvis_scale.models.images import denormalize
+from arvis_scale.models.pictures import prediction_pictures
 
 Batch = dict[str, Tensor]
-_NUM_PICTURES = 8
+_NUM_IMAGES = 8  # shown in a picture
 
 
 @torch.no_grad()
@@ -33,7 +32,7 @@ def validate(
     """
     engine.eval()
     total, count = 0.0, 0.0
-    picture = None
+    pictures: dict[str, Tensor] = {}
     for number, raw in enumerate(batches):
         batch = prepare(raw)
         weight = float(raw["weights"].sum())
@@ -42,22 +41,12 @@ def validate(
             total += float(loss) * weight
             count += weight
         if number == 0:
-            picture = _picture(engine, batch)
+            pictures = prediction_pictures(engine.module, {key: value[:_NUM_IMAGES] for key, value in batch.items()})
     engine.train()
     total, count = processes.sum([total, count])
     val_loss = total / count
     if log:
         log.scalars(step, {"val_loss": val_loss})
-        if picture is not None:
-            log.image(step, "reconstruction", picture)
+        for name, picture in pictures.items():
+            log.image(step, name, picture)
     return val_loss
-
-
-def _picture(engine: DeepSpeedEngine, batch: Batch) -> Tensor | None:
-    """Return originals above predictions, `3 x H x W` in 0..1; None for objectives that do not predict pixels."""
-    few = {key: value[:_NUM_PICTURES] for key, value in batch.items()}
-    images = engine.module.reconstruct(few)
-    if not images:
-        return None
-    rows = torch.cat([images["target"], images["prediction"]])
-    return make_grid(denormalize(rows).clamp(0, 1).float().cpu(), nrow=len(images["target"]), padding=1, pad_value=1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,19 +10,23 @@ from torch import Tensor
 
 from arvis_scale.data.loader import evaluation_batches
 from arvis_scale.data.shards import ShardSplit
-from arvis_scale.models.encoder import Encoder
+from arvis_scale.models.encoder import Backbone
 from arvis_scale.models.images import normalize
 
-# images `B x 3 x H x W`, ImageNet-normalised -> features `B x D`
+# images `B x 3 x H x W`, ImageNet-normalised -> features of L layers `B x L x D`
 FeatureFunction = Callable[[Tensor], Tensor]
 
 
-def pooled_features(encoder: Encoder) -> FeatureFunction:
-    """Return images -> the mean over tokens of the encoder's last layer, before its final norm (XTRA section 4)."""
+def pooled_features(encoder: Backbone, layers: Sequence[int]) -> FeatureFunction:
+    """Return images -> the means over tokens after each of `layers`, counted from 1, all from one forward pass.
+
+    Tokens are taken before the encoder's final norm (XTRA section 4), or after the norm that the encoder asks for.
+    """
 
     def features(images: Tensor) -> Tensor:
-        (tokens,) = encoder.layer_outputs(images, [encoder.depth])  # B x N x D
-        return tokens.mean(dim=1)
+        outputs = encoder.layer_outputs(images, layers)  # B x N x D each
+        normed = [encoder.feature_norm(layer)(output) for layer, output in zip(layers, outputs, strict=True)]
+        return torch.stack([tokens.mean(dim=1) for tokens in normed], dim=1)
 
     return features
 
@@ -37,7 +41,7 @@ def extract_features(
     device: torch.device,
     batch_size: int = 250,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return features `N x D` (float32) and labels `N` of the samples `indices` of a labelled split."""
+    """Return features `N x L x D` (float32) and labels `N` of the samples `indices` of a labelled split."""
     if split.labels is None:
         raise ValueError(f"split {split.name!r} has no labels; probe_data must name labelled shards")
     batches = evaluation_batches(

@@ -29,6 +29,8 @@ class ProbeResult:
     confidence: float
     # L2 penalty chosen on held-out training images.
     l2: float
+    # Accuracy on those images, of the classifier that was fitted on the others with that penalty.
+    held_out_accuracy: float
     num_train: int
     num_features: int
 
@@ -52,7 +54,7 @@ def linear_probe(
     """
     mean, std = train_features.mean(axis=0), np.sqrt(train_features.var(axis=0) + 1e-6)
     train, test = (train_features - mean) / std, (test_features - mean) / std
-    l2 = _choose_strength(train, train_labels, seed)
+    l2, held_out_accuracy = _choose_strength(train, train_labels, seed)
     classifier = _classifier()
     _fit(classifier, train, train_labels, l2)
     correct = int((classifier.predict(test) == test_labels).sum())
@@ -65,6 +67,7 @@ def linear_probe(
         accuracy_high=float(interval.high),
         confidence=CONFIDENCE,
         l2=l2,
+        held_out_accuracy=held_out_accuracy,
         num_train=len(train_labels),
         num_features=train_features.shape[1],
     )
@@ -83,7 +86,8 @@ def _fit(classifier: LogisticRegression, features: np.ndarray, labels: np.ndarra
         classifier.fit(features, labels)
 
 
-def _choose_strength(features: np.ndarray, labels: np.ndarray, seed: int) -> float:
+def _choose_strength(features: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float]:
+    """Return the best penalty and its accuracy on the held-out images."""
     fit, held_out = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=seed, stratify=labels)
     classifier = _classifier()
     scores = []
@@ -91,4 +95,5 @@ def _choose_strength(features: np.ndarray, labels: np.ndarray, seed: int) -> flo
         _fit(classifier, features[fit], labels[fit], l2)
         scores.append(classifier.score(features[held_out], labels[held_out]))
     # The strongest penalty among equals.
-    return L2_STRENGTHS[int(np.argmax(scores))]
+    best = int(np.argmax(scores))
+    return L2_STRENGTHS[best], float(scores[best])

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from arvis_scale.models import draws, initialization
 from arvis_scale.models.encoder import Encoder
 from arvis_scale.models.masks import prefix_mask
-from arvis_scale.models.objective import Objective, sample_seeds_of
+from arvis_scale.models.objective import Objective, mean_over_images, sample_seeds_of
+from arvis_scale.models.pipeline import Step, block_steps
 from arvis_scale.models.pixels import NormalizedSquares, from_squares, normalize_squares, to_squares
 from arvis_scale.models.presets import EncoderSize
 from arvis_scale.models.vit import Mlp, layer_norm
@@ -58,11 +59,17 @@ class PixelHead(nn.Module):
         x = self.embed(tokens)
         for block in self.blocks:
             x = block(x)
+        return self.answer(x)
+
+    def answer(self, x: Tensor) -> Tensor:
+        """Return the pixels that the last residual MLP's output says, `B x N x width` -> `B x N x num_values`."""
         return self.proj(self.norm(x))
 
 
 class Aim(Objective):
     """Mean squared error, after the prefix, between what patch i predicts and the normalised pixels of patch i + 1."""
+
+    encoder: Encoder
 
     def __init__(
         self,
@@ -100,18 +107,61 @@ class Aim(Objective):
         Inside the prefix a prediction has seen its own target; only those from place `prefix_length - 1` on count.
         """
         [tokens] = self.encoder(images, mask=prefix_mask(prefix_length, self.encoder.num_patches))  # B x N x D
-        # The paper adds positions to the input of the head too.
-        tokens = self.encoder.norm(tokens) + self.encoder.pos_embed.to(tokens.dtype)
-        return self.head(tokens[:, :-1])
+        return self.head(self._head_input(tokens))
 
     def image_losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of each image, the mean over its patches after the prefix, `B`; there are no parts."""
         images, prefix_length = batch["images"], self.prefix_length(batch)
+        return self._losses(self.predict_patches(images, prefix_length), images, prefix_length), {}
+
+    def _head_input(self, tokens: Tensor) -> Tensor:
+        """Return what the head reads of the trunk's tokens, those of the last patch left out, `B x (N-1) x D`."""
+        # The paper adds positions to the input of the head too.
+        tokens = self.encoder.norm(tokens) + self.encoder.pos_embed.to(tokens.dtype)
+        return tokens[:, :-1]
+
+    def _losses(self, predictions: Tensor, images: Tensor, prefix_length: Tensor) -> Tensor:
         targets = self._targets(to_squares(images, self.patch_size)).values
-        predictions = self.predict_patches(images, prefix_length)
         per_patch = (predictions.float() - targets).square().mean(dim=2)  # B x (N-1)
         counts = self._after_prefix(prefix_length)
-        return (per_patch * counts).sum(dim=1) / counts.sum(dim=1), {}
+        return (per_patch * counts).sum(dim=1) / counts.sum(dim=1)
+
+    def pipeline_steps(self) -> list[Step]:
+        """Return the computation of `forward`, a transformer layer or a residual MLP a step."""
+        depth = self.encoder.depth
+        return [
+            Step(
+                "trunk_0",
+                ("images",),
+                tuple(f"encoder.{part}" for part in self.encoder.embedding_parts),
+                lambda model, images: model.encoder.embed(images),
+            ),
+            *block_steps(
+                "trunk", "encoder.blocks", depth, reads=("sample_seeds",), arguments=Aim._pipeline_layer_arguments
+            ),
+            Step(
+                "head_0", (f"trunk_{depth}",), ("encoder.norm", "encoder.pos_embed", "head.embed"), Aim._pipeline_head
+            ),
+            *block_steps("head", "head.blocks", len(self.head.blocks), arguments=lambda model, layer: ()),
+            Step(
+                "loss",
+                (f"head_{len(self.head.blocks)}", "images", "sample_seeds", "weights"),
+                ("head.norm", "head.proj"),
+                Aim._pipeline_loss,
+            ),
+        ]
+
+    def _pipeline_layer_arguments(self, layer: int, sample_seeds: Tensor) -> tuple[Tensor]:
+        # Lengths are drawn again in every layer: sending masks along would cost more.
+        prefix_length = self.prefix_length({"sample_seeds": sample_seeds})
+        return (prefix_mask(prefix_length, self.encoder.num_patches),)
+
+    def _pipeline_head(self, tokens: Tensor) -> Tensor:
+        return self.head.embed(self._head_input(tokens))
+
+    def _pipeline_loss(self, x: Tensor, images: Tensor, sample_seeds: Tensor, weights: Tensor) -> Tensor:
+        prefix_length = self.prefix_length({"sample_seeds": sample_seeds})
+        return mean_over_images(self._losses(self.head.answer(x), images, prefix_length), weights)
 
     @torch.no_grad()
     def reconstruct(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,14 +9,17 @@ from typing import Any, TypeVar
 
 from arvis_scale.models.aim import Aim
 from arvis_scale.models.digpt import Digpt
+from arvis_scale.models.igpt import Igpt
+from arvis_scale.models.mae import Mae
 from arvis_scale.models.objective import Objective
-from arvis_scale.models.options import AimOptions, DigptOptions, XtraOptions
+from arvis_scale.models.options import AimOptions, DigptOptions, IgptOptions, MaeOptions, XtraOptions
 from arvis_scale.models.presets import EncoderSize, encoder_size
 from arvis_scale.models.xtra import Xtra
 
-OBJECTIVES = ("xtra", "aim", "digpt")
+_CLASSES: dict[str, type[Objective]] = {"xtra": Xtra, "aim": Aim, "digpt": Digpt, "igpt": Igpt, "mae": Mae}
+OBJECTIVES = tuple(_CLASSES)
 
-Options = TypeVar("Options", XtraOptions, AimOptions, DigptOptions)
+Options = TypeVar("Options", XtraOptions, AimOptions, DigptOptions, IgptOptions, MaeOptions)
 
 
 def build_objective(
@@ -29,23 +32,54 @@ def build_objective(
     teacher_width: int | None = None,
     teacher_grid: int | None = None,
 ) -> Objective:
-    """Return objective `name` (xtra | aim | digpt) around an encoder of size `preset`, freshly initialised.
+    """Return objective `name` (xtra | aim | digpt | igpt | mae) around an encoder of size `preset`, freshly made.
+
+    Arguments and errors are those of `objective_arguments`.
+    """
+    arguments = objective_arguments(
+        name,
+        preset=preset,
+        image_size=image_size,
+        patch_size=patch_size,
+        options=options,
+        teacher_width=teacher_width,
+        teacher_grid=teacher_grid,
+    )
+    return _CLASSES[name](**arguments)
+
+
+def objective_arguments(
+    name: str,
+    *,
+    preset: str,
+    image_size: int,
+    patch_size: int,
+    options: Mapping[str, Any] | None = None,
+    teacher_width: int | None = None,
+    teacher_grid: int | None = None,
+) -> dict[str, Any]:
+    """Return the keyword arguments of objective `name`'s class, every derived size worked out.
 
     `image_size`, `patch_size`: pixels. `options`: fields of the objective's dataclass in `options`, defaults for the
     rest. `teacher_width`, `teacher_grid`: channels and tokens per side of the teacher, D-iGPT only. Raises `ValueError`
-    for anything unknown or that does not fit together.
+    for anything unknown, the class itself for what does not fit together.
     """
     size = encoder_size(preset)
+    shape = {"size": size, "image_size": image_size, "patch_size": patch_size}
     values = dict(options or {})
     if name == "xtra":
-        return _build_xtra(size, image_size, patch_size, _parse(XtraOptions, values, name))
+        return {**shape, **_xtra_arguments(size, patch_size, _parse(XtraOptions, values, name))}
     if name == "aim":
-        return _build_aim(size, image_size, patch_size, _parse(AimOptions, values, name))
+        return {**shape, **_aim_arguments(size, _parse(AimOptions, values, name))}
     if name == "digpt":
         if teacher_width is None or teacher_grid is None:
             raise ValueError("objective 'digpt' predicts the tokens of a teacher; give teacher_width and teacher_grid")
-        parsed = _parse(DigptOptions, values, name)
-        return _build_digpt(size, image_size, patch_size, parsed, teacher_width, teacher_grid)
+        teacher = {"teacher_width": teacher_width, "teacher_grid": teacher_grid}
+        return {**shape, **_digpt_arguments(size, _parse(DigptOptions, values, name)), **teacher}
+    if name == "igpt":
+        return {"size": size, "image_size": image_size, **dataclasses.asdict(_parse(IgptOptions, values, name))}
+    if name == "mae":
+        return {**shape, **_mae_arguments(size, _parse(MaeOptions, values, name))}
     raise ValueError(f"objective {name!r} is not known{_hint(name, OBJECTIVES)}; one of {', '.join(OBJECTIVES)}")
 
 
@@ -67,50 +101,51 @@ def _or(value: int | None, derived: int) -> int:
     return derived if value is None else value
 
 
-def _build_xtra(size: EncoderSize, image_size: int, patch_size: int, options: XtraOptions) -> Xtra:
+def _xtra_arguments(size: EncoderSize, patch_size: int, options: XtraOptions) -> dict[str, Any]:
     """Fill in XTRA's sizes; the rules give those of arXiv 2411.15648 at B/16, 256 px and H/14, 224 px."""
     side = options.block_side
     published_scale = size.width >= 768
-    return Xtra(
-        size=size,
-        image_size=image_size,
-        patch_size=patch_size,
-        block_side=side,
-        projection_hidden=_or(options.projection_hidden, max(4 * size.width, 4096 if published_scale else 0)),
-        predictor_width=_or(options.predictor_width, size.width if size.width <= 768 else size.width // 2),
-        predictor_depth=_or(options.predictor_depth, min(8, 2 * size.depth // 3)),
-        predictor_heads=_or(options.predictor_heads, max(1, size.num_heads // 2)),
-        head_hidden=_or(options.head_hidden, min(3 * (patch_size * side) ** 2, side**2 * size.width // 2)),
-        drop_path=options.drop_path,
-    )
+    return {
+        "block_side": side,
+        "projection_hidden": _or(options.projection_hidden, max(4 * size.width, 4096 if published_scale else 0)),
+        "predictor_width": _or(options.predictor_width, size.width if size.width <= 768 else size.width // 2),
+        "predictor_depth": _or(options.predictor_depth, min(8, 2 * size.depth // 3)),
+        "predictor_heads": _or(options.predictor_heads, max(1, size.num_heads // 2)),
+        "head_hidden": _or(options.head_hidden, min(3 * (patch_size * side) ** 2, side**2 * size.width // 2)),
+        "drop_path": options.drop_path,
+        "blocks_ahead": options.blocks_ahead,
+        "loss": options.loss,
+        "block_orders": options.block_orders,
+    }
 
 
-def _build_aim(size: EncoderSize, image_size: int, patch_size: int, options: AimOptions) -> Aim:
+def _aim_arguments(size: EncoderSize, options: AimOptions) -> dict[str, Any]:
     """Fill in AIM's sizes; the rules give those of arXiv 2401.08541 at its trunks and keep their proportions below."""
-    return Aim(
-        size=size,
-        image_size=image_size,
-        patch_size=patch_size,
-        head_width=_or(options.head_width, min(2048, 8 * round(size.width / 6))),
-        head_depth=_or(options.head_depth, min(12, size.depth // 2)),
-        head_expansion=options.head_expansion,
-    )
+    return {
+        "head_width": _or(options.head_width, min(2048, 8 * round(size.width / 6))),
+        "head_depth": _or(options.head_depth, min(12, size.depth // 2)),
+        "head_expansion": options.head_expansion,
+    }
 
 
-def _build_digpt(
-    size: EncoderSize, image_size: int, patch_size: int, options: DigptOptions, teacher_width: int, teacher_grid: int
-) -> Digpt:
+def _digpt_arguments(size: EncoderSize, options: DigptOptions) -> dict[str, Any]:
     """Fill in D-iGPT's decoder sizes; the rules give those of arXiv 2312.02147 from B up."""
     heads = _or(options.decoder_heads, max(1, min(32, round(size.width / 24))))
-    return Digpt(
-        size=size,
-        image_size=image_size,
-        patch_size=patch_size,
-        segment_side=options.segment_side,
-        decoders=options.decoders,
-        decoder_width=_or(options.decoder_width, 32 * heads),
-        decoder_depth=options.decoder_depth,
-        decoder_heads=heads,
-        teacher_width=teacher_width,
-        teacher_grid=teacher_grid,
-    )
+    return {
+        "segment_side": options.segment_side,
+        "decoders": options.decoders,
+        "decoder_width": _or(options.decoder_width, 32 * heads),
+        "decoder_depth": options.decoder_depth,
+        "decoder_heads": heads,
+    }
+
+
+def _mae_arguments(size: EncoderSize, options: MaeOptions) -> dict[str, Any]:
+    """Fill in MAE's decoder sizes; the rules give those of arXiv 2111.06377 from B up."""
+    heads = _or(options.decoder_heads, max(1, min(16, round(size.width / 48))))
+    return {
+        "mask_ratio": options.mask_ratio,
+        "decoder_width": _or(options.decoder_width, 32 * heads),
+        "decoder_depth": _or(options.decoder_depth, min(8, 2 * size.depth // 3)),
+        "decoder_heads": heads,
+    }

@@ -14,6 +14,9 @@ from torch import Tensor
 # What is drawn. Layer l of a stochastic-depth stream draws from stream + l.
 PREFIX_LENGTH_STREAM = 1
 SEGMENT_ORDER_STREAM = 2
+PATCH_ORDER_STREAM = 3
+BLOCK_ORDER_STREAM = 4
+STEP_STREAM = 5
 ENCODER_DEPTH_STREAM = 1000
 
 # float32 holds 24 bits exactly, so that no draw rounds up to 1.
@@ -70,3 +73,31 @@ def prefix_lengths(sample_seeds: Tensor, num_tokens: int) -> Tensor:
 def segment_orders(sample_seeds: Tensor, num_segments: int) -> Tensor:
     """Return one random permutation of the segments per sample, int64, `B x num_segments`."""
     return uniform(sample_seeds, SEGMENT_ORDER_STREAM, num_segments).argsort(dim=1, stable=True)
+
+
+def block_orders(num_orders: int, num_blocks: int) -> Tensor:
+    """Return a fixed set of permutations of the blocks, int64, `num_orders x num_blocks`; the first is raster order.
+
+    Their first blocks all differ, so that no two share a prefix of any length (arXiv 2411.15648). Asks for
+    `num_orders <= num_blocks`.
+    """
+    raster = torch.arange(num_blocks)
+    keys = uniform(
+        torch.arange(num_orders + 1), BLOCK_ORDER_STREAM, num_blocks
+    )  # one row per order, one for the firsts
+    firsts = torch.cat([raster[:1], 1 + keys[-1, 1:].argsort(stable=True)])
+    orders = keys[:-1].scatter(1, firsts[:num_orders, None], -1.0).argsort(dim=1, stable=True)
+    return torch.cat([raster[None], orders[1:]])
+
+
+def choice_of_step(step: Tensor, num_choices: int) -> Tensor:
+    """Return the draw of optimizer step `step` (int64, no dimensions), uniform on 0 .. num_choices - 1, int64, `1`.
+
+    All processes and micro batches of a step draw the same.
+    """
+    return (uniform(step.reshape(1), STEP_STREAM, 1)[0] * num_choices).to(torch.int64)
+
+
+def patch_orders(sample_seeds: Tensor, num_patches: int) -> Tensor:
+    """Return one random permutation of the patches per sample, int64, `B x num_patches`."""
+    return uniform(sample_seeds, PATCH_ORDER_STREAM, num_patches).argsort(dim=1, stable=True)

@@ -1,4 +1,4 @@
-"""The encoder that every objective trains and that probes and fine-tuning use alone: a plain vision transformer."""
+"""The encoder that an objective trains and that probes and fine-tuning use alone: mostly a plain vision transformer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,35 @@ def take_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.gather(1, index[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
-class Encoder(nn.Module):
+class Backbone(nn.Module):
+    """What transfer asks of any encoder: tokens after each of its layers."""
+
+    width: int  # channels of a token
+    depth: int  # layers
+    blocks: nn.ModuleList  # of Block, one per layer
+
+    def layer_outputs(self, images: Tensor, layers: Sequence[int], sample_seeds: Tensor | None = None) -> list[Tensor]:
+        """Return the tokens after each of `layers` (counted from 1), `B x N x D` in raster order."""
+        raise NotImplementedError
+
+    def feature_norm(self, layer: int) -> nn.Module:
+        """Return what the tokens after `layer` pass through before a linear probe averages them: as a rule nothing."""
+        return nn.Identity()
+
+    def run_blocks(
+        self, x: Tensor, layers: Sequence[int], mask: Tensor | None = None, sample_seeds: Tensor | None = None
+    ) -> list[Tensor]:
+        """Return the outputs of `layers` for the embedded tokens `x`, `B x n x D` each; no later layer is computed."""
+        if not layers or not all(1 <= layer <= self.depth for layer in layers):
+            raise ValueError(f"layers={list(layers)} must lie between 1 and the encoder's depth {self.depth}")
+        outputs = {}
+        for layer in range(1, max(layers) + 1):
+            x = self.blocks[layer - 1](x, mask, sample_seeds)
+            outputs[layer] = x
+        return [outputs[layer] for layer in layers]
+
+
+class Encoder(Backbone):
     """Vision transformer (arXiv 2010.11929) whose token order and attention mask the objective chooses."""
 
     def __init__(
@@ -77,9 +105,11 @@ class Encoder(nn.Module):
         `token_order`: raster numbers of the patches that are computed, in the order of computation, `n` or `B x n`;
         None: all in raster order. A class token follows them. `mask`: bool, true where a row may attend to a column.
         """
-        layers = [self.depth] if layers is None else layers
-        if not layers or not all(1 <= layer <= self.depth for layer in layers):
-            raise ValueError(f"layers={list(layers)} must lie between 1 and the encoder's depth {self.depth}")
+        x = self.embed(images, token_order)
+        return self.run_blocks(x, [self.depth] if layers is None else layers, mask, sample_seeds)
+
+    def embed(self, images: Tensor, token_order: Tensor | None = None) -> Tensor:
+        """Return what the first layer reads, `B x n x D`; see `forward`. Uses `embedding_parts` and nothing else."""
         x = self.patch_norm(self.patch_embed(images))  # B x N x D
         # Fixed positions are a buffer, which DeepSpeed leaves in float32 when it casts the parameters.
         x = x + self.pos_embed.to(x.dtype)
@@ -87,11 +117,13 @@ class Encoder(nn.Module):
             x = take_tokens(x, token_order)  # B x n x D
         if self.cls_token is not None:
             x = torch.cat([x, self.cls_token.expand(x.shape[0], -1, -1)], dim=1)
-        outputs = {}
-        for layer in range(1, max(layers) + 1):
-            x = self.blocks[layer - 1](x, mask, sample_seeds)
-            outputs[layer] = x
-        return [outputs[layer] for layer in layers]
+        return x
+
+    @property
+    def embedding_parts(self) -> tuple[str, ...]:
+        """Names of the modules, parameters and buffers that `embed` uses."""
+        class_token = () if self.cls_token is None else ("cls_token",)
+        return ("patch_embed", "patch_norm", "pos_embed", *class_token)
 
     def layer_outputs(self, images: Tensor, layers: Sequence[int], sample_seeds: Tensor | None = None) -> list[Tensor]:
         """Return the patch tokens after each of `layers`, `B x N x D` in raster order, as transfer reads them.

@@ -10,8 +10,13 @@ from arvis_scale.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 def normalize(images: Tensor) -> Tensor:
     """Return `B x 3 x H x W` uint8 images as float32 with ImageNet's statistics, on their device."""
+    return normalize_fractions(images.float() / 255.0)
+
+
+def normalize_fractions(images: Tensor) -> Tensor:
+    """Return `B x 3 x H x W` images of pixel values in 0..1 with ImageNet's statistics; undone by `denormalize`."""
     mean, std = _statistics(images.device)
-    return (images.float() / 255.0 - mean) / std
+    return (images - mean) / std
 
 
 def denormalize(images: Tensor) -> Tensor:

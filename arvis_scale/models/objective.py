@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from arvis_scale.models.encoder import Encoder
+from arvis_scale.models.encoder import Backbone
+from arvis_scale.models.pipeline import PipelineLayer, Step, cut
 
 
 def mean_over_images(per_image: Tensor, weights: Tensor | None) -> Tensor:
@@ -20,10 +21,11 @@ class Objective(nn.Module):
 
     A batch holds `images` (float, `B x 3 x H x W`, ImageNet-normalised), `sample_seeds` (int64, `B`; needed whenever
     the method draws anything), optionally `weights` (float, `B`: an image of weight 0 counts for nothing), and what the
-    method adds (`teacher_tokens`).
+    method adds (`teacher_tokens`; `step`, int64, no dimensions, the number of the optimizer step, for what a whole step
+    draws).
     """
 
-    encoder: Encoder
+    encoder: Backbone
 
     def image_losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of each image, float32, `B`, and named parts of it, `B` each."""
@@ -35,6 +37,17 @@ class Objective(nn.Module):
         weights = batch.get("weights")
         metrics = {name: mean_over_images(part.detach(), weights) for name, part in parts.items()}
         return mean_over_images(losses, weights), metrics
+
+    def pipeline_steps(self) -> list[Step]:
+        """Return what `forward` computes, from the entries of a batch to the loss, step by step."""
+        raise NotImplementedError
+
+    def pipeline_layers(self) -> list[PipelineLayer]:
+        """Return the objective cut into layers for pipeline parallelism; they hold its own parameters.
+
+        The first reads what `pipeline.first_inputs` takes from a batch, the last returns the loss of `forward`.
+        """
+        return cut(self, self.pipeline_steps())
 
     def reconstruct(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return pictures of what the model predicts, `B x 3 x H x W` each, ImageNet-normalised, by name.

@@ -27,6 +27,12 @@ class XtraOptions:
     head_hidden: int | None = None
     # Probability with which stochastic depth skips a branch of the encoder's last layer; linear from 0 over depth.
     drop_path: float = 0.2
+    # Heads: the first predicts the next block, the second the one after it, ...; their losses are averaged.
+    blocks_ahead: int = 1
+    # What is averaged over the pixels of a block: mse (squared errors) or l1 (absolute ones).
+    loss: str = "mse"
+    # Fixed orders of the blocks, of which every step draws one, at most as many as blocks; 1 is raster order alone.
+    block_orders: int = 1
 
 
 @dataclass
@@ -54,4 +60,28 @@ class DigptOptions:
     # Attention heads of each decoder; null: one for every 24 channels of the encoder, at most 32.
     decoder_heads: int | None = None
     # Width of each decoder; null: 32 per decoder head (1024 from B up).
+    decoder_width: int | None = None
+
+
+@dataclass
+class IgptOptions:
+    """iGPT (Chen et al., ICML 2020): predict the color of the next pixel of a small image; it reads no `patch_size`."""
+
+    # Side of the square grid of pixels that the image is reduced to; at most image_size. The sequence has its square.
+    resolution: int = 32
+    # Colors of the palette, found by k-means over pixels of the training images; at most 512.
+    palette_size: int = 512
+
+
+@dataclass
+class MaeOptions:
+    """MAE (arXiv 2111.06377): predict the pixels of masked patches from the visible ones."""
+
+    # Fraction of the patches of an image that is masked.
+    mask_ratio: float = 0.75
+    # Layers of the decoder; null: two thirds of the encoder's, at most 8.
+    decoder_depth: int | None = None
+    # Attention heads of the decoder; null: one for every 48 channels of the encoder, at most 16.
+    decoder_heads: int | None = None
+    # Width of the decoder; null: 32 per decoder head (512 from B up).
     decoder_width: int | None = None

@@ -1,7 +1,8 @@
 """Encoder sizes by name.
 
 Ti to H are the sizes of the ViT papers, g that of arXiv 2106.04560 with the MLP ratio 48/11, `0.6B` to `7B` the trunks
-of AIM (arXiv 2401.08541, table 2). The sizes below Ti are ours: studies that a laptop trains in minutes.
+of AIM (arXiv 2401.08541, table 2), `igpt-S` to `igpt-XL` those of iGPT (Chen et al., ICML 2020; the heads of XL are
+not published, 24 is ours). The sizes below Ti are ours: studies that a laptop trains in minutes.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ PRESETS: dict[str, EncoderSize] = {
     "1B": EncoderSize(width=2048, depth=24, num_heads=16, mlp_hidden=8192),
     "3B": EncoderSize(width=3072, depth=24, num_heads=24, mlp_hidden=12288),
     "7B": EncoderSize(width=4096, depth=32, num_heads=32, mlp_hidden=16384),
+    "igpt-S": EncoderSize(width=512, depth=24, num_heads=8, mlp_hidden=2048),
+    "igpt-M": EncoderSize(width=1024, depth=36, num_heads=8, mlp_hidden=4096),
+    "igpt-L": EncoderSize(width=1536, depth=48, num_heads=16, mlp_hidden=6144),
+    "igpt-XL": EncoderSize(width=3072, depth=60, num_heads=24, mlp_hidden=12288),
 }
 
 

@@ -1,17 +1,23 @@
 """The names that the authors' released implementations give their parameters, mapped to ours.
 
-XTRA: groups `enc`, `proj`, `predictor`, `aim_proj.0`. D-iGPT: the released code hands the features made with `kd_enc_*`
-to the generative decoder (`ar_*`) and those of `ar_enc_*` to the discriminative one (`kd_*`); ours are named by the
-decoder that uses them, so the crossing is undone here. Its four `*_enc_norm` of a decoder are one module.
+XTRA: groups `enc`, `proj`, `predictor`, `aim_proj.0`, `aim_proj.1`, ... D-iGPT: the released code hands the features
+made with `kd_enc_*` to the generative decoder (`ar_*`) and those of `ar_enc_*` to the discriminative one (`kd_*`); ours
+are named by the decoder that uses them, so the crossing is undone here. Its four `*_enc_norm` of a decoder are one
+module.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from arvis_scale.models.positions import sincos_positions
+from arvis_scale.models.weight_files import check_fits
 
 # Fixed tensors that the released code stores and ours computes.
 _DIGPT_FIXED = ("pos_embed", "decoder_pos_embed", "mask")
@@ -21,8 +27,8 @@ _XTRA_RULES = (
     (r"predictor\.(.*)", r"predictor.\1"),
     (r"proj\.mlp\.0\.(.*)", r"projection.fc1.\1"),
     (r"proj\.mlp\.2\.(.*)", r"projection.fc2.\1"),
-    (r"aim_proj\.0\.mlp\.0\.(.*)", r"head.fc1.\1"),
-    (r"aim_proj\.0\.mlp\.2\.(.*)", r"head.fc2.\1"),
+    (r"aim_proj\.(\d+)\.mlp\.0\.(.*)", r"heads.\1.fc1.\2"),
+    (r"aim_proj\.(\d+)\.mlp\.2\.(.*)", r"heads.\1.fc2.\2"),
 )
 
 
@@ -80,3 +86,31 @@ def from_released(objective: str, state: Mapping[str, Tensor]) -> dict[str, Tens
             raise ValueError(f"{name!r} differs from the other copies of {ours!r}, with which it should be shared")
         converted[ours] = state[name]
     return converted
+
+
+def weights_of(model: nn.Module, objective: str, state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
+    """Return the released weights `state` of `source`, fp32, as `model` takes them in `load_state_dict`.
+
+    `model`: the objective, which may be on the meta device. Learned positions of another grid are resampled (bicubic,
+    antialiased); fixed ones are computed by our models for any grid. Raises `ValueError` naming the first tensor that
+    does not fit, and when positions that ought to be fixed are not.
+    """
+    _check_fixed_positions(state, source)
+    expected = model.state_dict()
+    weights = {name: tensor.float() for name, tensor in from_released(objective, state).items()}
+    for name in weights.keys() & expected.keys():
+        if name.endswith("pos_embed"):
+            side = math.isqrt(expected[name].shape[1])
+            weights[name] = resample_abs_pos_embed(weights[name], [side, side], num_prefix_tokens=0)
+    check_fits(weights, expected, source=source, model=f"this {objective}")
+    return weights
+
+
+def _check_fixed_positions(state: Mapping[str, Tensor], source: str) -> None:
+    for name in ("pos_embed", "decoder_pos_embed"):
+        if name not in state:
+            continue
+        positions = state[name].float()  # 1 x (1 + N) x D, the class token's row first
+        expected = sincos_positions(positions.shape[2], math.isqrt(positions.shape[1] - 1))
+        if positions[0, 1:].shape != expected.shape or not torch.allclose(positions[0, 1:], expected, atol=1e-2):
+            raise ValueError(f"{source}: {name} is not the fixed sine-cosine table of D-iGPT; is this another model?")

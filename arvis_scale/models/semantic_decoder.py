@@ -76,6 +76,7 @@ class SemanticDecoder(nn.Module):
         token_width: int,  # channels of a semantic token
     ) -> None:
         super().__init__()
+        self.width = width
         self.depth = depth
         # One norm for all taps, with torch's default eps 1e-5: both as in the released code.
         self.tap_norm = nn.LayerNorm(encoder_width)
@@ -92,14 +93,26 @@ class SemanticDecoder(nn.Module):
         `taps`: encoder layers, `B x (n + 1) x D` each; `query_index`: raster numbers of the queried patches, `B x n`;
         `mask`: bool, `(n + 1) x (n + 1)`.
         """
+        features = self.project(taps)
+        x = self.queries(query_index)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, features[..., layer], mask)
+        return self.answer(x)
+
+    def project(self, taps: list[Tensor]) -> Tensor:
+        """Return the features that each layer reads, `B x (n + 1) x P x depth`."""
         features = self.tap_proj(torch.cat([self.tap_norm(tap) for tap in taps], dim=-1))
         # The released code interleaves: channel-major, layer-minor.
-        features = features.unflatten(-1, (-1, self.depth))  # B x (n + 1) x P x depth
+        return features.unflatten(-1, (-1, self.depth))
+
+    def queries(self, query_index: Tensor) -> Tensor:
+        """Return what the first layer reads, `B x (n + 1) x P`."""
         # Fixed positions are a buffer, which DeepSpeed leaves in float32 when it casts the parameters.
         positions = self.pos_embed.to(self.query_token.dtype).expand(query_index.shape[0], -1, -1)
         queries = self.query_token + take_tokens(positions, query_index)  # B x n x P
         class_query = self.query_token.expand(queries.shape[0], -1, -1)  # its position is zero
-        x = torch.cat([queries, class_query], dim=1)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, features[..., layer], mask)
+        return torch.cat([queries, class_query], dim=1)
+
+    def answer(self, x: Tensor) -> Tensor:
+        """Return the semantic tokens that the last layer's output says, `B x (n + 1) x C`."""
         return self.head(self.norm(x))

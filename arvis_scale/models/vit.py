@@ -31,6 +31,13 @@ def check_heads(width: int, num_heads: int) -> None:
         raise ValueError(f"num_heads={num_heads} does not divide width={width}; choose a divisor")
 
 
+def check_image_size(images: Tensor, image_size: int) -> None:
+    """Raise `ValueError` unless `images` are `B x 3 x image_size x image_size`."""
+    if images.shape[1:] != (3, image_size, image_size):
+        got = " x ".join(map(str, images.shape[1:]))
+        raise ValueError(f"images are {got}, the model takes 3 x {image_size} x {image_size}")
+
+
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
@@ -40,17 +47,21 @@ class Attention(nn.Module):
         width: int,  # channels
         num_heads: int,  # divides width
         bias: bool = True,  # of both linear maps
+        causal: bool = False,  # without a mask, a token attends to itself and the tokens before it
     ) -> None:
         super().__init__()
         check_heads(width, num_heads)
         self.num_heads = num_heads
+        self.causal = causal
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.proj = nn.Linear(width, width, bias=bias)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`B x N x D` -> `B x N x D`; `mask`: bool, true where a row may attend, broadcast to `B x heads x N x N`."""
         q, k, v = (split_heads(part, self.num_heads) for part in self.qkv(x).chunk(3, dim=-1))
-        return self.proj(merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+        # Kernels skip what is_causal hides; a mask that says the same is computed in full.
+        is_causal = self.causal and mask is None
+        return self.proj(merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)))
 
 
 class Mlp(nn.Module):
@@ -84,6 +95,7 @@ class Block(nn.Module):
         num_heads: int,  # divides width
         mlp_hidden: int,  # hidden channels of the MLP
         bias: bool = True,  # of attention and MLP
+        causal: bool = False,  # without a mask, a token attends to itself and the tokens before it
         drop_path: float = 0.0,  # probability of skipping a branch in training
         stream: int = 0,  # stream of `draws` that this layer alone draws from
     ) -> None:
@@ -91,7 +103,7 @@ class Block(nn.Module):
         self.drop_path = drop_path
         self.stream = stream
         self.norm1 = layer_norm(width)
-        self.attn = Attention(width=width, num_heads=num_heads, bias=bias)
+        self.attn = Attention(width=width, num_heads=num_heads, bias=bias, causal=causal)
         self.norm2 = layer_norm(width)
         self.mlp = Mlp(width=width, hidden=mlp_hidden, output=width, bias=bias)
 
@@ -135,7 +147,5 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """`B x 3 x H x W` -> `B x N x D` in raster order."""
-        if images.shape[1:] != (3, self.image_size, self.image_size):
-            got = " x ".join(map(str, images.shape[1:]))
-            raise ValueError(f"images are {got}, the model takes 3 x {self.image_size} x {self.image_size}")
+        check_image_size(images, self.image_size)
         return self.proj(images).flatten(2).transpose(1, 2)

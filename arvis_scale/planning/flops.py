@@ -1,4 +1,8 @@
-"""FLOPs of one training sample, counted by running the model without data."""
+"""FLOPs of one training sample, counted by running the model without data.
+
+A run's `train_flops` come from here: the count follows whatever the model computes. `planning.costs` has the same
+numbers in closed form, part by part; the tests hold the two equal.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ def training_flops_per_sample(build: Callable[[], nn.Module], batch: dict[str, T
     """Return the matrix-multiply FLOPs of one image's forward and backward pass (a multiply-add counts as two).
 
     `build` makes the objective, here on the meta device, and `batch` gives the shapes (any batch size B), so nothing is
-    computed. Masked attention counts as dense, as it is executed.
+    computed. Masked attention counts as dense: a GPU kernel that skips masked tiles does less.
     """
     shapes = {key: torch.empty_like(value, device="meta") for key, value in batch.items()}
     with torch.device("meta"):

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -70,6 +71,8 @@ def runs(tmp_path_factory, digits, environment):
         "plain": {"parallel.strategy": "zero1"},
         "accumulated": {"parallel.strategy": "zero1", "micro_batch_size": 8},
         "aim": {"objective": "aim"},
+        "igpt": {"objective": "igpt"},
+        "mae": {"objective": "mae"},
     }
     two = {
         "zero1": {"parallel.strategy": "zero1"},
@@ -77,6 +80,8 @@ def runs(tmp_path_factory, digits, environment):
         "zero3": {"parallel.strategy": "zero3"},
         "zero3-accumulated": {"parallel.strategy": "zero3", "micro_batch_size": 8},
         "aim-zero3": {"objective": "aim", "parallel.strategy": "zero3"},
+        "igpt-zero3": {"objective": "igpt", "parallel.strategy": "zero3"},
+        "mae-zero3": {"objective": "mae", "parallel.strategy": "zero3"},
         "bf16": {"parallel.strategy": "zero1", "precision": "bf16"},
     }
     for num_processes, group in ((1, one), (2, two)):
@@ -102,6 +107,8 @@ def curve(folder, key):
         ("zero3", "plain"),
         ("zero3-accumulated", "plain"),
         ("aim-zero3", "aim"),
+        ("igpt-zero3", "igpt"),
+        ("mae-zero3", "mae"),
     ],
 )
 def test_losses_gradients_and_weights_do_not_depend_on_how_a_run_is_spread(runs, name, reference):
@@ -113,6 +120,12 @@ def test_losses_gradients_and_weights_do_not_depend_on_how_a_run_is_spread(runs,
     assert weights.keys() == expected.keys()
     for key, value in weights.items():
         torch.testing.assert_close(value, expected[key], rtol=0, atol=TOLERANCE)
+
+
+def test_the_palette_of_the_run_is_exported_with_the_encoder(runs):
+    palette = torch.from_numpy(np.load(runs / "igpt-zero3" / "palette.npy"))
+    assert torch.equal(load_file(runs / "igpt-zero3" / "encoder.safetensors")["palette"], palette)
+    assert torch.equal(load_file(runs / "igpt" / "encoder.safetensors")["palette"], palette)
 
 
 def test_bf16_stays_near_fp32(runs):

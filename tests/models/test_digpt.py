@@ -135,6 +135,26 @@ def test_teacher_tokens_of_another_shape_are_refused(build: Build, make_batch: M
         build()(make_batch(teacher=(4, 20)))
 
 
+def test_a_decoder_is_named_once(build: Build) -> None:
+    with pytest.raises(ValueError, match=r"decoders=\['generative', 'generative'\] must name one or both of"):
+        build(decoders=["generative", "generative"])
+
+
+def test_changing_a_later_segment_changes_no_earlier_prediction(build: Build, make_batch: MakeBatch) -> None:
+    model, images, order = build(), make_batch(num_images=1)["images"], torch.tensor([[2, 0, 3, 1]])
+    with torch.no_grad():
+        before = model.predict_tokens(images, order)
+        for place, segment in enumerate(order[0].tolist()):
+            row, column = (8 * part for part in divmod(segment, 2))
+            changed = images.clone()
+            changed[:, :, row : row + 8, column : column + 8] += torch.randn(3, 8, 8)
+            after = model.predict_tokens(changed, order)
+            for name in before:
+                *segments, class_token = (after[name] != before[name]).any(dim=2)[0].split([4, 4, 4, 1])
+                assert [moved.any().item() for moved in segments] == [other >= place for other in range(3)]
+                assert class_token.item() == (place < 3)
+
+
 def test_transfer_reads_patch_tokens_with_full_attention_and_no_picture_is_made(
     build: Build, make_batch: MakeBatch
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import pytest
 import torch
 
 from arvis_scale.models import draws
@@ -69,6 +72,32 @@ def test_prefix_lengths_are_uniform_and_never_empty_or_whole() -> None:
     assert counts[0] == counts[5] == 0
     # 20,000 draws of 4 values: one standard deviation is 61.
     assert all(abs(count - 5000) < 5 * 61 for count in counts[1:5])
+
+
+@pytest.mark.parametrize(("num_orders", "num_blocks"), [(16, 16), (5, 16), (1, 4), (9, 9)])
+def test_block_orders_are_permutations_without_a_common_prefix_and_raster_first(
+    num_orders: int, num_blocks: int
+) -> None:
+    orders = draws.block_orders(num_orders, num_blocks)
+    assert torch.equal(orders.sort(dim=1).values, torch.arange(num_blocks).expand(num_orders, num_blocks))
+    assert orders[0].tolist() == list(range(num_blocks))
+    prefixes = [tuple(order[:length]) for order in orders.tolist() for length in range(1, num_blocks + 1)]
+    assert len(set(prefixes)) == num_orders * num_blocks
+    assert torch.equal(orders, draws.block_orders(num_orders, num_blocks))
+
+
+def test_block_orders_are_not_shifts_of_one_another() -> None:
+    orders = draws.block_orders(16, 16)
+    followers = {tuple(pair) for order in orders[1:].tolist() for pair in pairwise(order)}
+    # 15 random orders of 16 blocks hold 225 pairs of the 240 possible; about 147 differ.
+    assert len(followers) > 120
+
+
+def test_choices_of_steps_are_uniform() -> None:
+    choices = [draws.choice_of_step(torch.tensor(step), 4) for step in range(2000)]
+    assert all(choice.shape == (1,) for choice in choices)
+    # 2,000 draws of 4 values: one standard deviation is 19.
+    assert (torch.cat(choices).bincount(minlength=4) - 500).abs().max() < 5 * 19
 
 
 def test_segment_orders_are_permutations_and_all_equally_likely() -> None:

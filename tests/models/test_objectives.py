@@ -12,7 +12,13 @@ from arvis_scale.models.build import OBJECTIVES, build_objective
 from arvis_scale.models.objective import Objective, mean_over_images
 
 MakeBatch = Callable[..., dict[str, Tensor]]
-OPTIONS = {"xtra": {"block_side": 2, "drop_path": 0.5}, "aim": {}, "digpt": {"segment_side": 2}}
+OPTIONS = {
+    "xtra": {"block_side": 2, "drop_path": 0.5},
+    "aim": {},
+    "digpt": {"segment_side": 2},
+    "igpt": {"resolution": 4, "palette_size": 27},
+    "mae": {},
+}
 
 
 def build(name: str) -> Objective:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import nn
 
-from arvis_scale.models.build import build_objective
+from arvis_scale.models.build import OBJECTIVES, build_objective
 from arvis_scale.models.digpt import tap_layers
 from arvis_scale.models.objective import Objective
 from arvis_scale.models.presets import PRESETS, encoder_size
@@ -25,14 +26,14 @@ def num_parameters(module: nn.Module) -> int:
 
 def test_xtra_counts_of_b16_at_256_pixels_are_the_released() -> None:
     model = build_without_memory("xtra", preset="B", image_size=256, patch_size=16)
-    parts = [num_parameters(getattr(model, part)) for part in ("encoder", "projection", "predictor", "head")]
+    parts = [num_parameters(getattr(model, part)) for part in ("encoder", "projection", "predictor", "heads")]
     assert parts == [85_843_200, 6_295_552, 56_901_120, 151_013_376]
     assert num_parameters(model) == 300_053_248
 
 
 def test_xtra_counts_of_h14_at_224_pixels_are_the_released() -> None:
     model = build_without_memory("xtra", preset="H", image_size=224, patch_size=14)
-    parts = [num_parameters(getattr(model, part)) for part in ("encoder", "projection", "predictor", "head")]
+    parts = [num_parameters(getattr(model, part)) for part in ("encoder", "projection", "predictor", "heads")]
     assert parts == [630_762_240, 9_835_520, 39_553_280, 184_867_200]
     assert num_parameters(model) == 865_018_240
 
@@ -52,16 +53,71 @@ def test_aim_head_at_the_published_trunks_is_the_published() -> None:
         assert weights == [(8192, 2048)] * 12
 
 
+@pytest.mark.parametrize("options", [{}, {"head_depth": 0}, {"head_depth": 3, "head_width": 20, "head_expansion": 2}])
+def test_aim_head_is_as_deep_and_wide_as_asked(options: dict[str, int]) -> None:
+    model = build_without_memory("aim", preset="micro", image_size=16, patch_size=4, options=options)
+    depth, width, expansion = (options.get(key, derived) for key, derived in zip(AIM_HEAD, (2, 88, 4), strict=True))
+    blocks = depth * (2 * width + 2 * expansion * width**2)  # a norm and two linear maps without biases
+    ends = (64 + 1) * width + 2 * width + (width + 1) * 3 * 4**2
+    assert num_parameters(model.head) == blocks + ends
+
+
+AIM_HEAD = ("head_depth", "head_width", "head_expansion")
+
+
+@pytest.mark.parametrize(("preset", "millions"), [("0.6B", 681), ("1B", 1209), ("3B", 2720), ("7B", 6445)])
+def test_aim_trunks_are_as_large_as_their_names(preset: str, millions: int) -> None:
+    size = PRESETS[preset]
+    model = build_without_memory("aim", preset=preset, image_size=224, patch_size=14)
+    blocks = size.depth * (12 * size.width**2 + 4 * size.width)  # no biases, two norms
+    patches = 3 * 14**2 * size.width + size.width
+    assert num_parameters(model.encoder) == blocks + patches + 4 * size.width  # norms after patches and at the end
+    assert round(num_parameters(model.encoder) / 1e6) == millions
+
+
+@pytest.mark.parametrize(
+    ("preset", "patch_size", "architecture"),
+    [
+        ("Ti", 16, "vit_tiny_patch16_224"),
+        ("S", 16, "vit_small_patch16_224"),
+        ("B", 16, "vit_base_patch16_224"),
+        ("L", 16, "vit_large_patch16_224"),
+        ("H", 14, "vit_huge_patch14_224"),
+        ("g", 14, "vit_giant_patch14_224"),
+    ],
+)
+def test_mae_encoder_has_timms_parameters_but_for_fixed_positions(
+    preset: str, patch_size: int, architecture: str
+) -> None:
+    encoder = build_without_memory("mae", preset=preset, image_size=224, patch_size=patch_size).encoder
+    with torch.device("meta"):
+        vit = timm.create_model(architecture, num_classes=0)
+    positions = ((224 // patch_size) ** 2 + 1) * PRESETS[preset].width
+    assert num_parameters(encoder) + positions == num_parameters(vit)
+
+
+def test_mae_encoder_of_b16_is_digpts_with_a_final_norm() -> None:
+    encoder = build_without_memory("mae", preset="B", image_size=224, patch_size=16).encoder
+    assert num_parameters(encoder) == 85_645_824 + 2 * 768
+
+
+@pytest.mark.parametrize(("preset", "millions"), [("igpt-L", 1362), ("igpt-XL", 6801)])
+def test_igpt_counts_are_the_published(preset: str, millions: int) -> None:
+    """Millions, cut, of the decoder with its embeddings at 32 x 32; the linear map to colors is not among them."""
+    model = build_without_memory("igpt", preset=preset, image_size=32, patch_size=1)
+    assert num_parameters(model.encoder) // 10**6 == millions
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", ["xtra", "aim", "digpt"])
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_preset_builds_every_objective(name: str, preset: str) -> None:
     model = build_without_memory(
-        name, preset=preset, image_size=224, patch_size=14 if name != "digpt" else 16, **TEACHER[name]
+        name, preset=preset, image_size=224, patch_size=14 if name != "digpt" else 16, **TEACHER.get(name, {})
     )
     assert num_parameters(model.encoder) >= 12 * PRESETS[preset].depth * PRESETS[preset].width ** 2 * 0.99
 
 
-TEACHER: dict[str, dict[str, int]] = {"xtra": {}, "aim": {}, "digpt": {"teacher_width": 1024, "teacher_grid": 16}}
+TEACHER: dict[str, dict[str, int]] = {"digpt": {"teacher_width": 1024, "teacher_grid": 16}}
 
 
 def test_taps_are_spread_over_the_second_half() -> None:
@@ -87,6 +143,10 @@ def test_unknown_preset_names_the_nearest() -> None:
         ("xtra", {"options": {"block_side": 4}}, "block_side=4 makes the image one block"),
         ("xtra", {"options": {"block_side": 2, "predictor_heads": 5}}, "num_heads=5 does not divide width=32"),
         ("xtra", {"options": {"block_side": 2, "drop_path": 1.0}}, "drop_path=1.0 must lie between 0 and 1"),
+        ("xtra", {"options": {"block_side": 2, "blocks_ahead": 4}}, "blocks_ahead=4 must lie between 1 and 3"),
+        ("xtra", {"options": {"block_side": 2, "blocks_ahead": 0}}, "blocks_ahead=0 must lie between 1 and 3"),
+        ("xtra", {"options": {"block_side": 2, "block_orders": 5}}, "block_orders=5 must lie between 1 and 4"),
+        ("xtra", {"options": {"block_side": 2, "loss": "l2"}}, "loss='l2' is not known; one of mse, l1"),
         ("aim", {"patch_size": 5}, "patch_size=5 does not divide image_size=16"),
         ("aim", {"patch_size": 16}, "patch_size=16 makes the image one patch"),
         ("digpt", {}, "give teacher_width and teacher_grid"),

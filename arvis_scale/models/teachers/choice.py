@@ -1,0 +1,86 @@
+"""The teacher that a configuration names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from arvis_scale.config import TeacherConfig
+from arvis_scale.models.fetch import FetchedWeights, read_fetched
+from arvis_scale.models.teachers.open_clip_teacher import from_open_clip, open_clip_shape
+from arvis_scale.models.teachers.pixel_teacher import PixelTeacher, pixel_shape
+from arvis_scale.models.teachers.teacher import Teacher, TeacherShape
+from arvis_scale.models.teachers.timm_teacher import from_timm, timm_shape
+from arvis_scale.models.teachers.vq_teacher import from_vq, vq_shape
+
+
+def teacher_shape(config: TeacherConfig, *, image_size: int, patch_size: int) -> TeacherShape:
+    """Return the shape of the teacher's tokens without reading its weights; errors as `load_teacher`.
+
+    `image_size`, `patch_size`: the student's, in pixels; raw pixels are cut as the student cuts them.
+    """
+    if config.kind == "pixels":
+        return pixel_shape(image_size, patch_size)
+    config, _ = _resolve(config)
+    assert config.checkpoint is not None
+    if config.kind == "vq":
+        return vq_shape(config.checkpoint)
+    if config.kind == "timm":
+        return timm_shape(_architecture(config))
+    return open_clip_shape(config.checkpoint, config.architecture)
+
+
+def load_teacher(config: TeacherConfig, *, image_size: int, patch_size: int, device: torch.device) -> Teacher:
+    """Load the frozen teacher onto `device`; nothing is downloaded, and fetched weights must have their hash.
+
+    Raises `ValueError` for what is missing, damaged or does not fit together.
+    """
+    if config.kind == "pixels":
+        return PixelTeacher(image_size=image_size, patch_size=patch_size, device=device)
+    config, fetched = _resolve(config)
+    if fetched:
+        fetched.verify()
+    assert config.checkpoint is not None
+    dtype = _dtype(config.precision, device)
+    if config.kind == "vq":
+        return from_vq(config.checkpoint, device=device, dtype=dtype)
+    if config.kind == "timm":
+        return from_timm(config.checkpoint, architecture=_architecture(config), device=device, dtype=dtype)
+    return from_open_clip(config.checkpoint, architecture=config.architecture, device=device, dtype=dtype)
+
+
+def _resolve(config: TeacherConfig) -> tuple[TeacherConfig, FetchedWeights | None]:
+    """Fill in file and architecture from a folder that `weights fetch` wrote."""
+    path = Path(config.checkpoint or "")
+    if config.checkpoint is None or not path.exists():
+        raise ValueError(f"teacher.checkpoint={config.checkpoint} does not exist; name a local file or folder")
+    fetched = read_fetched(path)
+    if fetched is None:
+        return config, None
+    if fetched.kind != config.kind:
+        raise ValueError(f"{path} holds {fetched.name}; set teacher.kind={fetched.kind}, it is {config.kind}")
+    if config.architecture not in (None, fetched.architecture):
+        raise ValueError(f"{path} holds {fetched.architecture}, not teacher.architecture={config.architecture}")
+    if fetched.kind == "open_clip":  # the folder says more than architecture and file: statistics and activation
+        return replace(config, architecture=None), fetched
+    return replace(config, checkpoint=str(fetched.file), architecture=fetched.architecture), fetched
+
+
+def _architecture(config: TeacherConfig) -> str:
+    if config.architecture is None:
+        raise ValueError(
+            f"teacher.kind=timm needs teacher.architecture=, the timm name of what {config.checkpoint} holds, "
+            "e.g. vit_base_patch16_224.dino"
+        )
+    if not Path(config.checkpoint or "").is_file():
+        raise ValueError(f"teacher.checkpoint={config.checkpoint} is no file of timm weights")
+    return config.architecture
+
+
+def _dtype(precision: str | None, device: torch.device) -> torch.dtype:
+    """Return the teacher's precision: bf16 on a GPU and fp32 on a CPU unless the configuration says otherwise."""
+    if precision is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
