@@ -35,9 +35,10 @@ class DataConfig:
     shards: str = MISSING
     # Split that is trained on.
     train_split: str = "train"
-    # Split whose loss is reported as validation loss; null takes `validation_fraction` of the train split instead.
-    validation_split: str | None = "test"
-    # Fraction of the train split held out (seeded, never trained on) when `validation_split` is null.
+    # Split whose loss is reported as validation loss; null: `test` where the shards have one, else a part of the train
+    # split, `validation_fraction` of it.
+    validation_split: str | None = None
+    # Fraction of the train split held out for validation (seeded, never trained on) where there is no split for it.
     validation_fraction: float = 0.05
     # At most this many images (a seeded choice) give the validation loss; null: all of the split.
     validation_images: int | None = None
@@ -131,7 +132,7 @@ class ProbeDataConfig:
 
 @dataclass
 class RunConfig:
-    """One training run, complete: the same file trains the same model again."""
+    """One training run, complete: the same file, with another `output`, trains the same model again."""
 
     schema_version: int = SCHEMA_VERSION
     # Readable name of the run; also the name of its folder in a study.
@@ -205,6 +206,19 @@ class RunConfig:
             raise ValueError(f"log.metrics_every={self.log.metrics_every} must be at least 1")
         if self.log.keep_checkpoints < 1:
             raise ValueError(f"log.keep_checkpoints={self.log.keep_checkpoints} must be at least 1")
+        if self.seed < 0 or self.data.subset_seed < 0:
+            raise ValueError(f"seed={self.seed} and data.subset_seed={self.data.subset_seed} must not be negative")
+        if self.optimizer.learning_rate <= 0:
+            raise ValueError(f"optimizer.learning_rate={self.optimizer.learning_rate} must be positive")
+        data = self.data
+        for low, high in (("crop_scale_min", "crop_scale_max"), ("crop_ratio_min", "crop_ratio_max")):
+            least, most = getattr(data, low), getattr(data, high)
+            if not 0 < least <= most:
+                raise ValueError(f"data.{low}={least} and data.{high}={most} are no range above 0")
+        if data.crop_scale_max > 1:
+            raise ValueError(f"data.crop_scale_max={data.crop_scale_max} is more than the whole image, 1")
+        if not 0 <= data.horizontal_flip <= 1:
+            raise ValueError(f"data.horizontal_flip={data.horizontal_flip} is no probability")
         if not 0 <= self.optimizer.warmup_fraction <= 1:
             raise ValueError(f"optimizer.warmup_fraction={self.optimizer.warmup_fraction} must lie between 0 and 1")
         if self.optimizer.clip_grad_norm <= 0:
@@ -258,7 +272,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; `ValueError` names the file when it is not one."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no keys; expected a YAML mapping")
@@ -270,7 +286,12 @@ def parse_override(override: str) -> tuple[str, Any]:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ValueError(f"{override!r} is not of the form key=value")
-    return key, OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
+    try:
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{override!r}: {text!r} is not a YAML value; quote it, as in {key}='\"...\"'") from error
+    assert isinstance(value, dict), "a mapping was given"
+    return key, value["value"]
 
 
 def build_config(values: Mapping[str, Any], overrides: Mapping[str, Any], source: str) -> RunConfig:

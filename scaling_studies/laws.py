@@ -48,9 +48,9 @@ class SaturatingPowerLaw:
     """M2: an error that falls as a power of x towards a floor, `y = y_inf + b * (x / x_ref)^-alpha`.
 
     Hestness et al., arXiv 1712.00409; named M2 in Alabdulmohsin et al., arXiv 2209.06640 (as `y - y_inf = b x^c`,
-    `c = -alpha`). With `x_ref` the geometric mean of the data, `b` is the part of the error above the floor in the
-    middle of the data. The scale at x = 1, far outside the data, would be tied to the exponent so tightly that neither
-    could be read alone.
+    `c = -alpha`). With `x_ref` the smallest x of the data, `b` is what the data's whole range may take off the
+    error. It stays of the size of the data however steep the fall is; the scale at x = 1, or in the middle of the data,
+    would run off to 0 where one small x stands far above a plateau, and a fit would not converge.
     """
 
     x_ref: float
@@ -63,13 +63,13 @@ class SaturatingPowerLaw:
     )
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("y_inf", "error that no amount of x removes", "error"),
-        Parameter("b", "error above y_inf at x = x_ref", "error"),
+        Parameter("b", "error above y_inf at x = x_ref, the smallest x", "error"),
         Parameter("alpha", "exponent of the fall", "1"),
     )
 
     @classmethod
     def for_data(cls, x: Array) -> SaturatingPowerLaw:
-        return cls(x_ref=float(np.exp(np.mean(np.log(np.unique(x))))))
+        return cls(x_ref=float(np.min(x)))
 
     def constants(self) -> dict[str, float]:
         return {"x_ref": self.x_ref}

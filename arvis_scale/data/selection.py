@@ -29,12 +29,13 @@ def select_images(config: DataConfig, unique_images: int | None) -> Selection:
     """
     dataset = open_shards(config.shards)
     train_split = dataset.split(config.train_split)
-    if config.validation_split is None:
+    validation_name = config.validation_split or ("test" if "test" in dataset.splits else None)
+    if validation_name is None:
         pool, held_out = held_out_fraction(len(train_split), config.validation_fraction, seed=config.subset_seed)
         validation_split, validation_indices = train_split, held_out
     else:
         pool = np.arange(len(train_split))
-        validation_split = dataset.split(config.validation_split)
+        validation_split = dataset.split(validation_name)
         validation_indices = np.arange(len(validation_split))
     if config.validation_images is not None and config.validation_images < len(validation_indices):
         chosen = nested_subset(len(validation_indices), config.validation_images, seed=config.subset_seed)

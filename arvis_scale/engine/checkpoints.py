@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from arvis_scale.atomic import write_text
+from arvis_scale.config import RunConfig
 from arvis_scale.engine.checkpoint_files import (
-    checkpoints_newest_first,
+    flush_to_disk,
     newest_checkpoint,
-    read_manifest,
+    prune_checkpoints,
     write_manifest,
 )
 from arvis_scale.engine.deepspeed_here import DeepSpeedEngine
@@ -29,12 +30,12 @@ def save_checkpoint(
     folder: Path,
     processes: Processes,
     *,
+    config: RunConfig,
     client_state: dict[str, Any],
-    keep: int,
 ) -> Path:
-    """Save the run at `client_state["step"]` from all processes and remove all but the newest `keep` checkpoints.
+    """Save the run at `client_state["step"]` from all processes and remove older ones (`log.keep_checkpoints`).
 
-    A crash at any point leaves either the whole new checkpoint or none of it.
+    A crash at any point, of the machine too, leaves either the whole new checkpoint or none of it, and the one before.
     """
     step = client_state["step"]
     final = folder / f"step_{step:08d}"
@@ -46,12 +47,12 @@ def save_checkpoint(
     engine.save_checkpoint(str(temporary), tag=_TAG, client_state=client_state, save_latest=False)
     processes.barrier()
     if processes.is_first:
-        write_manifest(temporary, step=step, world_size=processes.world_size)
+        write_manifest(temporary, step=step, world_size=processes.world_size, strategy=config.parallel.strategy)
+        flush_to_disk(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         write_text(folder / "latest", final.name + "\n")
-        for old in checkpoints_newest_first(folder)[keep:]:
-            shutil.rmtree(old)
+        prune_checkpoints(folder, step=step, keep=config.log.keep_checkpoints)
     processes.barrier()
     return final
 
@@ -59,18 +60,11 @@ def save_checkpoint(
 def load_checkpoint(engine: DeepSpeedEngine, folder: Path, processes: Processes) -> dict[str, Any] | None:
     """Load the newest undamaged checkpoint into `engine` and return its client state; None when there is none.
 
-    Damaged ones are named with the reason in a warning. `ValueError` when the checkpoint belongs to another number of
-    processes.
+    The first process verifies them, and names damaged ones with the reason in a warning.
     """
-    chosen = newest_checkpoint(folder)
-    processes.barrier()
-    if chosen is None:
+    chosen = newest_checkpoint(folder) if processes.is_first else None
+    name = processes.tell_all(chosen.name if chosen else None)
+    if name is None:
         return None
-    written_by = read_manifest(chosen)["world_size"]
-    if written_by != processes.world_size:
-        raise ValueError(
-            f"{chosen} was written by {written_by} processes, this run has {processes.world_size}; "
-            f"go on with parallel.processes={written_by}"
-        )
-    _, client_state = engine.load_checkpoint(str(chosen), tag=_TAG)
+    _, client_state = engine.load_checkpoint(str(folder / name), tag=_TAG)
     return client_state

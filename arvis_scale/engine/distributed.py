@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -42,6 +43,13 @@ class Processes:
             dist.all_reduce(total, group=self.control)
         return total.tolist()
 
+    def tell_all(self, value: Any) -> Any:
+        """Return the first process's `value` on every process."""
+        values = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values, src=0, group=self.control)
+        return values[0]
+
     def barrier(self) -> None:
         """Wait for every process."""
         if self.world_size > 1:
@@ -61,8 +69,7 @@ def join_processes() -> Processes:
     """
     if not dist.is_initialized():
         _default_environment()
-        device = _select_device()
-        backend = "nccl" if device.type == "cuda" else "gloo"
+        backend = "nccl" if _select_device().type == "cuda" else "gloo"
         init_distributed(dist_backend=backend, verbose=False)
     return Processes(
         rank=dist.get_rank(),
@@ -111,6 +118,11 @@ def free_port() -> int:
 def _select_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    local_rank, num_gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local_rank >= num_gpus:
+        raise ValueError(
+            f"process {local_rank} of this machine has no GPU, there are {num_gpus}; lower parallel.processes"
+        )
+    device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device

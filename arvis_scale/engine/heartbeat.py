@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from arvis_scale.engine.run_folder import STALE_AFTER_SECONDS, RunFolder, Status
 
+_logger = logging.getLogger(__name__)
+
 
 @contextmanager
-def recorded_status(folder: RunFolder, status: Status, *, is_first: bool) -> Iterator[None]:
-    """Keep `status`, a new attempt's, on disk until the body ends; the first process keeps its heartbeat fresh.
+def recorded_status(
+    folder: RunFolder, status: Status, *, is_first: bool, interval: float = STALE_AFTER_SECONDS / 4
+) -> Iterator[None]:
+    """Keep `status`, a new attempt's, on disk until the body ends; the first process refreshes its heartbeat every
+    `interval` seconds.
 
     The body sets `status.step` as it goes and `status.state` when it is done. An exception is recorded as the reason of
     the failure, by whichever process fails first, and raised on.
@@ -19,8 +25,14 @@ def recorded_status(folder: RunFolder, status: Status, *, is_first: bool) -> Ite
     ended = threading.Event()
 
     def beat() -> None:
-        while not ended.wait(STALE_AFTER_SECONDS / 4):
-            folder.write_status(status)
+        while not ended.wait(interval):
+            try:
+                on_disk = folder.status()
+                if on_disk.state == "failed" and on_disk.attempt == status.attempt:
+                    return  # another process has failed, and said why
+                folder.write_status(status)
+            except OSError as error:  # a full disk or a network disk that hiccups must not make a living run look dead
+                _logger.warning("status of %s not written: %s", folder.path, error)
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     if is_first:

@@ -44,14 +44,22 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class MetricsLog:
-    """Writes a run's scalars, from the first process only.
+    """Writes a run's scalars, from the first process only; on the others it writes nothing.
 
     Resumed at `step`, lines of later steps (written after the checkpoint that the run goes on from) are dropped, so
     that every step stands in the file once.
     """
 
-    def __init__(self, folder: RunFolder, *, step: int) -> None:
-        kept = [record for record in read_metrics(folder.metrics) if record["step"] <= step]
+    def __init__(self, folder: RunFolder, *, step: int, num_steps: int, is_first: bool) -> None:
+        self._is_first = is_first
+        if not is_first:
+            return
+        # The validation after the last step comes after its checkpoint, and is done again.
+        kept = [
+            record
+            for record in read_metrics(folder.metrics)
+            if record["step"] <= step and not ("val_loss" in record and record["step"] == num_steps)
+        ]
         write_text(folder.metrics, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = open(folder.metrics, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
         self._last: dict[str, float | None] = {}
@@ -66,11 +74,14 @@ class MetricsLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
-        self._writer.close()
+        if self._is_first:
+            self._file.close()
+            self._writer.close()
 
     def scalars(self, step: int, values: dict[str, float | None]) -> None:
         """Append one line and the same points to TensorBoard. Values that are not finite are written as null."""
+        if not self._is_first:
+            return
         finite = {key: value if value is not None and math.isfinite(value) else None for key, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
@@ -81,6 +92,8 @@ class MetricsLog:
 
     def say(self, step: int, num_steps: int) -> None:
         """Print the last line of scalars for whoever watches."""
+        if not self._is_first:
+            return
         last = self._last
         left = (num_steps - step) * (last["seconds_per_step"] or 0.0)
         _logger.info(
@@ -92,9 +105,12 @@ class MetricsLog:
             timedelta(seconds=round(left)),
         )
 
-    def image(self, step: int, name: str, image: torch.Tensor) -> None:
-        """Add a picture, `3 x H x W` in 0..1, to TensorBoard."""
-        self._writer.add_image(name, image, step)
+    def images(self, step: int, images: dict[str, torch.Tensor]) -> None:
+        """Add pictures by name, `3 x H x W` in 0..1, to TensorBoard."""
+        if not self._is_first:
+            return
+        for name, image in images.items():
+            self._writer.add_image(name, image, step)
 
 
 _TENSORBOARD_GROUP = {
@@ -121,7 +137,7 @@ class Speedometer:
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self._start = time.perf_counter()
+        self._elapsed = 0.0
         self._waited = 0.0
         self._num_steps = 0
 
@@ -132,23 +148,21 @@ class Speedometer:
         yield
         self._waited += time.perf_counter() - start
 
-    def count_step(self) -> None:
-        """Count one optimizer step."""
+    def count_step(self, seconds: float) -> None:
+        """Count one optimizer step; validation and checkpoints between steps are not part of it."""
+        self._elapsed += seconds
         self._num_steps += 1
 
     def read(self) -> dict[str, float | None]:
         """Return the speeds since the last reading and start anew; `mfu` is null where the device's peak is unknown."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        elapsed = time.perf_counter() - self._start
-        seconds_per_step = elapsed / self._num_steps
+        seconds_per_step = self._elapsed / self._num_steps
         tflops = self._flops_per_step / seconds_per_step / 1e12
         speeds = {
             "seconds_per_step": seconds_per_step,
             "images_per_second": self._global_batch_size / seconds_per_step,
             "tflops_per_device": tflops,
             "mfu": tflops / self._peak if self._peak else None,
-            "data_wait_fraction": self._waited / elapsed,
+            "data_wait_fraction": self._waited / self._elapsed,
             "memory_bytes": float(peak_memory_bytes()),
         }
         self._start_anew()

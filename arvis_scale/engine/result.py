@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +69,24 @@ def probe_run(config: RunConfig, device: torch.device) -> dict[str, Any]:
     return probe_encoder(encoder, config, device)
 
 
-def probe_again(path: Path) -> dict[str, Any]:
-    """Probe a completed run once more, put the outcome into its result.json and return it."""
+def probe_again(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Probe a completed run once more, put the outcome into its result.json and return it.
+
+    `overrides`: `key=value` changes of `probe_data`.
+    """
     folder = RunFolder(path)
     if not folder.encoder.is_file() or not folder.result.is_file():
         raise ValueError(
             f"{path} is not a completed run (no {folder.encoder.name} or {folder.result.name}); train it first"
         )
-    config = load_config(str(folder.config), [f"output={path}"])
+    other = [override for override in overrides if not override.startswith("probe_data.")]
+    if other:
+        raise ValueError(f"{other[0]}: a probe changes keys of probe_data alone; the run is as it was trained")
+    config = load_config(str(folder.config), [*overrides, f"output={path}"])
     probes = probe_run(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if not probes:
-        raise ValueError(f"{folder.config} names no probe_data.shards; there is nothing to probe with")
-    write_json(folder.result, {**folder.read_result(), "probes": probes})
+        raise ValueError(f"{folder.config} names no probe_data.shards; give probe_data.shards=SHARDS")
+    write_json(folder.result, {**folder.read_result(), "probe_data": _identity(config)["probe_data"], "probes": probes})
     return probes
 
 

@@ -79,8 +79,8 @@ class RunFolder:
         status.host = socket.gethostname()
         write_json(self.status_file, asdict(status))
 
-    def write_environment(self, world_size: int, device: str) -> None:
-        """Write what the run ran with: versions, git commit, host, command line."""
+    def write_environment(self, world_size: int, device: str, pretrain_data: dict[str, str]) -> None:
+        """Write what the run ran with: versions, git commit, host, command line, name and hash of its images."""
         write_json(
             self.environment,
             {
@@ -91,8 +91,9 @@ class RunFolder:
                 "host": socket.gethostname(),
                 "world_size": world_size,
                 "device": device,
+                "pretrain_data": pretrain_data,
                 "cpu_count": os.cpu_count(),
-                "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+                "command": [*sys.orig_argv],
             },
         )
 

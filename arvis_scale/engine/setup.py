@@ -1,4 +1,4 @@
-"""Everything a run needs before its first step, and the checks that come before anything is launched or written."""
+"""What a run needs before its first step: teacher, objective, batches."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from arvis_scale.config import RunConfig, build_config, load_yaml
+from arvis_scale.config import RunConfig
 from arvis_scale.data.loader import evaluation_batches, training_batches
 from arvis_scale.data.palette import load_palette, palette_of_images, save_palette
-from arvis_scale.data.selection import Selection, select_images
-from arvis_scale.engine.checkpoint_files import newest_checkpoint
+from arvis_scale.data.selection import Selection
+from arvis_scale.engine.checkpoint_files import checkpoints_newest_first
 from arvis_scale.engine.distributed import Processes
-from arvis_scale.engine.initial_weights import check_initial_weights
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.evaluation.probe_run import open_probe_data
 from arvis_scale.models.build import build_objective
 from arvis_scale.models.encoder import Backbone
 from arvis_scale.models.igpt import Igpt
@@ -27,35 +25,6 @@ from arvis_scale.planning.flops import forward_flops_per_sample, training_flops_
 
 Batch = dict[str, Tensor]
 
-# What may change between two starts of the same run: how it runs and what it prints, not what it computes.
-_FREE_KEYS = ("parallel", "log", "micro_batch_size", "output")
-
-
-def check_run(config: RunConfig) -> Selection:
-    """Raise `ValueError`, before anything starts, for a run that cannot be trained; return its images.
-
-    Opens the shards' indexes and builds the model without memory.
-    """
-    images = select_images(config.data, config.unique_images)
-    open_probe_data(config)
-    with torch.device("meta"):
-        check_initial_weights(_build(config, _teacher_shape(config)), config)
-    folder = RunFolder(config.output)
-    if newest_checkpoint(folder.checkpoints) is not None or folder.result.exists():
-        _check_same_run(config, folder)
-    return images
-
-
-def _check_same_run(config: RunConfig, folder: RunFolder) -> None:
-    before = asdict(build_config(load_yaml(folder.config), {}, str(folder.config)))
-    now = asdict(config)
-    changed = [key for key in now if key not in _FREE_KEYS and now[key] != before[key]]
-    if changed:
-        key = changed[0]
-        raise ValueError(
-            f"{folder.path} holds another run: {key} was {before[key]!r}, now {now[key]!r}; choose another output="
-        )
-
 
 def load_teacher_of(config: RunConfig, device: torch.device) -> Teacher | None:
     """Load the frozen teacher that the objective needs, on `device`; None for objectives without one."""
@@ -64,18 +33,23 @@ def load_teacher_of(config: RunConfig, device: torch.device) -> Teacher | None:
     return load_teacher(config.teacher, image_size=config.image_size, patch_size=config.patch_size, device=device)
 
 
-def _teacher_shape(config: RunConfig) -> TeacherShape | None:
+def teacher_shape_of(config: RunConfig) -> TeacherShape | None:
+    """Return the shape of the teacher's tokens without loading it; None for objectives without one."""
     if config.objective != "digpt":
         return None
     return teacher_shape(config.teacher, image_size=config.image_size, patch_size=config.patch_size)
 
 
 def write_palette(config: RunConfig, images: Selection, processes: Processes) -> None:
-    """Write the palette of the run's training images to its folder, once; every process must call it."""
+    """Write the palette of the run's training images to its folder, once; every process must call it.
+
+    Before the first checkpoint it is made anew: an earlier start may have had other images.
+    """
     if config.objective != "igpt":
         return
-    path = RunFolder(config.output).palette
-    if processes.is_first and not path.exists():
+    folder = RunFolder(config.output)
+    path = folder.palette
+    if processes.is_first and not (path.exists() and checkpoints_newest_first(folder.checkpoints)):
         palette = palette_of_images(
             images.train_split,
             images.train_indices,
@@ -96,14 +70,15 @@ def encoder_of(config: RunConfig) -> Backbone:
 def objective_of(config: RunConfig, teacher: Teacher | TeacherShape | None) -> Objective:
     """Build the objective on the current default device, weights drawn from `config.seed`; iGPT reads its palette."""
     torch.manual_seed(config.seed)
-    objective = _build(config, teacher)
+    objective = build_of(config, teacher)
     if isinstance(objective, Igpt):
         palette = load_palette(RunFolder(config.output).palette, config.igpt.palette_size)
         objective.encoder.set_palette(torch.as_tensor(palette))
     return objective
 
 
-def _build(config: RunConfig, teacher: Teacher | TeacherShape | None) -> Objective:
+def build_of(config: RunConfig, teacher: Teacher | TeacherShape | None) -> Objective:
+    """Build the objective as the constructors leave it: neither seeded nor with its palette."""
     return build_objective(
         config.objective,
         preset=config.preset,

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import ExitStack
 
 import torch
-from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from arvis_scale.config import RunConfig, save_config
+from arvis_scale.data.selection import Selection
 from arvis_scale.engine.checkpoints import load_checkpoint, save_checkpoint
+from arvis_scale.engine.checks import check_run
 from arvis_scale.engine.deepspeed_here import DeepSpeedEngine, initialize
 from arvis_scale.engine.distributed import Processes, join_processes
 from arvis_scale.engine.heartbeat import recorded_status
 from arvis_scale.engine.initial_weights import load_initial_weights
+from arvis_scale.engine.loss_window import LossWindow
 from arvis_scale.engine.metrics import MetricsLog, Speedometer
 from arvis_scale.engine.optimizer import build_optimizer, learning_rate_factor
 from arvis_scale.engine.preemption import PreemptionFlag
 from arvis_scale.engine.result import finish_run
 from arvis_scale.engine.run_folder import RunFolder, Status
+from arvis_scale.engine.run_lock import exclusive
 from arvis_scale.engine.setup import (
     Preparation,
-    check_run,
     flops_per_sample,
     load_teacher_of,
     objective_of,
@@ -49,31 +50,43 @@ def train(config: RunConfig) -> Status:
         return folder.status()
     processes = join_processes()
     _check_world_size(config, processes)
-    status = folder.status().next_attempt(config.num_steps)
-    processes.barrier()  # all have read the attempt before one writes the next
-    with ExitStack() as stack:
-        stack.enter_context(recorded_status(folder, status, is_first=processes.is_first))
-        preemption = stack.enter_context(PreemptionFlag())
-        if processes.is_first:
-            save_config(config, folder.config)
-            folder.write_environment(processes.world_size, processes.device.type)
+    with exclusive(folder, processes):
+        status = folder.status().next_attempt(config.num_steps)
+        processes.barrier()  # all have read the attempt before one writes the next
+        with recorded_status(folder, status, is_first=processes.is_first), PreemptionFlag() as preemption:
+            _train(config, folder, images, processes, status, preemption)
+    return status
 
-        write_palette(config, images, processes)
-        prepare = Preparation(processes.device, load_teacher_of(config, processes.device))
-        flops = flops_per_sample(config, prepare)
-        objective = objective_of(config, prepare.teacher).to(processes.device)
-        load_initial_weights(objective, config)
-        engine = start_engine(config, objective)
-        resumed = load_checkpoint(engine, folder.checkpoints, processes) or {"step": 0, "train_seconds": 0.0}
-        step, train_seconds = resumed["step"], resumed["train_seconds"]
-        batches = train_batches(config, images, rank=processes.rank, start_step=step)
-        log = stack.enter_context(MetricsLog(folder, step=step)) if processes.is_first else None
-        if log and step == 0:
-            for name, picture in mask_pictures(objective).items():
-                log.image(step, name, picture)
-        speed = Speedometer(config, flops_per_sample=flops)
-        window = LossWindow()
 
+def _train(
+    config: RunConfig,
+    folder: RunFolder,
+    images: Selection,
+    processes: Processes,
+    status: Status,
+    preemption: PreemptionFlag,
+) -> None:
+    data = images.dataset
+    if processes.is_first:
+        save_config(config, folder.config)
+        named = {"name": data.name, "hash": data.content_hash}
+        folder.write_environment(processes.world_size, processes.device.type, named)
+    write_palette(config, images, processes)
+    prepare = Preparation(processes.device, load_teacher_of(config, processes.device))
+    flops = flops_per_sample(config, prepare)
+    objective = objective_of(config, prepare.teacher).to(processes.device)
+    load_initial_weights(objective, config)
+    engine = start_engine(config, objective)
+    resumed = load_checkpoint(engine, folder.checkpoints, processes) or {"step": 0, "train_seconds": 0.0, "window": {}}
+    step, train_seconds = resumed["step"], resumed["train_seconds"]
+    status.step = step
+    window = LossWindow(resumed["window"] if processes.is_first else None)
+    batches = train_batches(config, images, rank=processes.rank, start_step=step)
+    speed = Speedometer(config, flops_per_sample=flops)
+
+    with MetricsLog(folder, step=step, num_steps=config.num_steps, is_first=processes.is_first) as log:
+        if step == 0 and processes.is_first:
+            log.images(step, mask_pictures(objective))
         while step < config.num_steps:
             started = time.perf_counter()
             learning_rate = engine.get_lr()[0]
@@ -87,37 +100,36 @@ def train(config: RunConfig) -> Status:
                 window.add(loss, details)
             step += 1
             status.step = step
-            speed.count_step()
+            is_logged = is_due(step, config.log.metrics_every, config.num_steps)
+            if is_logged and torch.cuda.is_available():
+                torch.cuda.synchronize()  # the window's last steps may still be under way
+            seconds = time.perf_counter() - started
+            speed.count_step(seconds)
+            train_seconds += seconds
 
-            if is_due(step, config.log.metrics_every, config.num_steps):
-                scalars = {"samples_seen": float(step * config.global_batch_size), **window.mean(processes)}
-                check_finite(scalars["loss"], step)
-                scalars |= {"lr": learning_rate, "grad_norm": float(engine.get_global_grad_norm())}
-                if log:
-                    log.scalars(step, {**scalars, **speed.read()})
-                    log.say(step, config.num_steps)
-            train_seconds += time.perf_counter() - started
+            if is_logged:
+                means = check_finite(window.mean(processes), step, folder)
+                course = {"lr": learning_rate, "grad_norm": float(engine.get_global_grad_norm())}
+                samples_seen = float(step * config.global_batch_size)
+                log.scalars(step, {"samples_seen": samples_seen, **means, **course, **speed.read()})
+                log.say(step, config.num_steps)
             if config.log.validate_every and step % config.log.validate_every == 0 and step < config.num_steps:
                 validate(engine, validation_batches(config, images, rank=processes.rank), prepare, processes, log, step)
-
             preempted = processes.any(preemption.raised_by is not None)
             if preempted or is_due(step, config.log.checkpoint_every, config.num_steps):
-                state = {"step": step, "train_seconds": train_seconds}
-                save_checkpoint(
-                    engine, folder.checkpoints, processes, client_state=state, keep=config.log.keep_checkpoints
-                )
+                state = {"step": step, "train_seconds": train_seconds, "window": window.state(processes)}
+                check_finite(state["window"], step, folder)
+                save_checkpoint(engine, folder.checkpoints, processes, config=config, client_state=state)
             if preempted and step < config.num_steps:
                 status.state, status.reason = "preempted", preemption.raised_by or "a signal to another process"
-                return status
+                return
 
-        val_loss = validate(
-            engine, validation_batches(config, images, rank=processes.rank), prepare, processes, log, step
-        )
-        finish_run(
-            config, folder, engine, objective, images, processes, flops=flops, val_loss=val_loss, seconds=train_seconds
-        )
-        status.state = "completed"
-    return status
+        batches_left = validation_batches(config, images, rank=processes.rank)
+        val_loss = validate(engine, batches_left, prepare, processes, log, step)
+    finish_run(
+        config, folder, engine, objective, images, processes, flops=flops, val_loss=val_loss, seconds=train_seconds
+    )
+    status.state = "completed"
 
 
 def start_engine(config: RunConfig, objective: Objective) -> DeepSpeedEngine:
@@ -135,32 +147,14 @@ def is_due(step: int, every: int, num_steps: int) -> bool:
     return step == num_steps or (every > 0 and step % every == 0)
 
 
-def check_finite(loss: float, step: int) -> None:
-    """Raise `ValueError` where the mean loss since the last line is not a number any more."""
-    if not math.isfinite(loss):
-        raise ValueError(f"the loss is {loss} by step {step}; lower optimizer.learning_rate")
-
-
-class LossWindow:
-    """Losses and metrics since the last logged line, kept on the device until they are asked for."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
-
-    def add(self, loss: Tensor, details: dict[str, Tensor]) -> None:
-        """Add one micro batch."""
-        for name, value in {"loss": loss, **details}.items():
-            value = value.detach().double()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._count += 1
-
-    def mean(self, processes: Processes) -> dict[str, float]:
-        """Return the means over micro batches and processes, and start anew."""
-        names = sorted(self._sums)
-        sums = processes.sum([*torch.stack([self._sums[name] for name in names]).tolist(), float(self._count)])
-        self._sums, self._count = {}, 0
-        return {name: value / sums[-1] for name, value in zip(names, sums[:-1], strict=True)}
+def check_finite(means: dict[str, float], step: int, folder: RunFolder) -> dict[str, float]:
+    """Return `means`; raise `ValueError` where a loss since the last line is not a number any more."""
+    if not math.isfinite(means.get("loss", 0.0)):
+        raise ValueError(
+            f"the loss is {means['loss']} by step {step}; remove {folder.path}, or choose another output=, and begin "
+            f"again with a lower optimizer.learning_rate"
+        )
+    return means
 
 
 def _check_world_size(config: RunConfig, processes: Processes) -> None:

@@ -22,7 +22,7 @@ def validate(
     batches: Iterable[Batch],
     prepare: Callable[[Batch], Batch],
     processes: Processes,
-    log: MetricsLog | None,
+    log: MetricsLog,
     step: int,
 ) -> float:
     """Return the mean loss over all images of all processes' `batches`, every image weighed once, and log it.
@@ -45,8 +45,6 @@ def validate(
     engine.train()
     total, count = processes.sum([total, count])
     val_loss = total / count
-    if log:
-        log.scalars(step, {"val_loss": val_loss})
-        for name, picture in pictures.items():
-            log.image(step, name, picture)
+    log.scalars(step, {"val_loss": val_loss})
+    log.images(step, pictures)
     return val_loss

@@ -67,6 +67,7 @@ def test_no_readable_image(run, tmp_path):
         ("data.train_split=training", "no split 'training'"),
         ("data.shards=elsewhere", "elsewhere"),
         ("probe_data.shards=elsewhere", "elsewhere"),
+        ("parallel.deepspeed.train_batch_size=3", "parallel.deepspeed.train_batch_size is derived"),
         ("objective=digpt teacher.checkpoint=nowhere", "nowhere"),
     ],
 )
@@ -91,6 +92,16 @@ def test_study_with_one_bad_run_starts_none(run, tmp_path, digits):
     outcome = run("sweep", "submit", tmp_path / "s.yaml", f"data.shards={digits}", "--output", tmp_path / "out")
     refused(outcome, "2,000")
     assert not (tmp_path / "out").exists()
+
+
+def test_missing_study_file(run, tmp_path):
+    refused(run("sweep", "submit", tmp_path / "nope.yaml"), "nope.yaml does not exist")
+
+
+def test_output_that_cannot_be_a_folder(run, tmp_path, digits):
+    (tmp_path / "file").write_text("")
+    given = ["objective=xtra", "name=a", f"output={tmp_path / 'file' / 'run'}", f"data.shards={digits}"]
+    refused(run("train", "digits", *given), "file")
 
 
 @pytest.mark.parametrize("verb", [("sweep", "status"), ("study", "collect"), ("probe",)])

@@ -44,6 +44,19 @@ def test_the_first_failure_of_several_processes_is_kept(tmp_path):
     assert folder.status().reason == "MemoryError: the cause"
 
 
+def test_the_heartbeat_of_a_process_that_hangs_leaves_the_failure_of_another(tmp_path):
+    folder = RunFolder(tmp_path)
+    first, second = (folder.status().next_attempt(num_steps=5) for _ in range(2))
+    with recorded_status(folder, first, is_first=True, interval=0.01):
+        time.sleep(0.1)
+        assert folder.status().state == "running"
+        with pytest.raises(MemoryError), recorded_status(folder, second, is_first=False):
+            raise MemoryError("the cause")
+        time.sleep(0.1)
+        assert folder.status().reason == "MemoryError: the cause"
+        first.state = "failed"  # as it would be when the hanging process is killed at last
+
+
 def test_cut_last_line_of_metrics_is_left_out_and_another_bad_line_is_named(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
@@ -55,9 +68,17 @@ def test_cut_last_line_of_metrics_is_left_out_and_another_bad_line_is_named(tmp_
 
 def test_resuming_drops_the_lines_after_the_checkpoint(tmp_path):
     folder = RunFolder(tmp_path)
-    with MetricsLog(folder, step=0) as log:
+    with MetricsLog(folder, step=0, num_steps=3, is_first=True) as log:
         for step in (1, 2, 3):
             log.scalars(step, {"loss": float(step)})
-    with MetricsLog(folder, step=2) as log:
+    with MetricsLog(folder, step=2, num_steps=3, is_first=True) as log:
         log.scalars(3, {"loss": float("inf")})
     assert [(line["step"], line["loss"]) for line in read_metrics(folder.metrics)] == [(1, 1.0), (2, 2.0), (3, None)]
+
+
+def test_the_validation_after_the_last_step_stands_in_the_file_once(tmp_path):
+    folder = RunFolder(tmp_path)
+    for _ in range(2):
+        with MetricsLog(folder, step=3, num_steps=3, is_first=True) as log:
+            log.scalars(3, {"val_loss": 0.5})
+    assert read_metrics(folder.metrics) == [{"step": 3, "val_loss": 0.5}]
