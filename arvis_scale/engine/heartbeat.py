@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import threading
 from collections.abc import Iterator
@@ -27,10 +28,8 @@ def recorded_status(
     def beat() -> None:
         while not ended.wait(interval):
             try:
-                on_disk = folder.status()
-                if on_disk.state == "failed" and on_disk.attempt == status.attempt:
-                    return  # another process has failed, and said why
-                folder.write_status(status)
+                if not _write_unless_failed(folder, status):
+                    return
             except OSError as error:  # a full disk or a network disk that hiccups must not make a living run look dead
                 _logger.warning("status of %s not written: %s", folder.path, error)
 
@@ -45,14 +44,22 @@ def recorded_status(
         status.state = "preempted" if interrupted else "failed"
         status.reason = "interrupted" if interrupted else " ".join(f"{type(error).__name__}: {error}".split())
         _end(ended, thread)
-        # Another process may have failed first; what follows from that must not hide it.
-        on_disk = folder.status()
-        if on_disk.state != "failed" or on_disk.attempt != status.attempt:
-            folder.write_status(status)
+        _write_unless_failed(folder, status)
         raise
     _end(ended, thread)
     if is_first:
         folder.write_status(status)
+
+
+def _write_unless_failed(folder: RunFolder, status: Status) -> bool:
+    """Write `status`, unless another process of the attempt has failed first: what follows must not hide why."""
+    with open(folder.path / ".status.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # nobody writes between the look and the write
+        on_disk = folder.status()
+        if on_disk.state == "failed" and on_disk.attempt == status.attempt:
+            return False
+        folder.write_status(status)
+        return True
 
 
 def _end(ended: threading.Event, thread: threading.Thread) -> None:
