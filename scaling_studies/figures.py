@@ -118,12 +118,17 @@ def figure_bytes(figure: Figure, suffix: str) -> bytes:
 
 def headline_preset(fits: dict[str, Any]) -> str:
     """The model size that sums a study up: the largest with a measured efficiency, else the largest of most methods."""
-    measured = [row for row in fits["efficiency"] if row["status"] == "measured" and row["x"] == "unique_images"]
+    measured = [row for row in fits["efficiency"] if row["x"] == "unique_images" and _is_determined(row)]
     if measured:
         return str(max(measured, key=lambda row: row["num_encoder_params"])["preset"])
     curves = _curves(fits, "unique_images")
     methods = {preset: sum(curve["preset"] == preset for curve in curves) for preset in _presets(curves)}
     return max(_presets(curves), key=lambda preset: (methods[preset], _presets(curves).index(preset)))
+
+
+def _is_determined(row: dict[str, Any]) -> bool:
+    """Whether a ratio was measured and its interval ends somewhere."""
+    return row["status"] == "measured" and not (row["low"] is None and row["high"] is None)
 
 
 def _curves(fits: dict[str, Any], x: str) -> list[dict[str, Any]]:
@@ -201,7 +206,7 @@ def _efficiency_arrow(axes: Axes, fits: dict[str, Any], preset: str) -> None:
     """The efficiency that the left panel of the cover is about: an arrow between the two curves at one error."""
     rows = [row for row in fits["efficiency"] if row["status"] == "measured" and row["preset"] == preset]
     row = next((row for row in rows if row["x"] == "unique_images" and row["at"] == "middle"), None)
-    if row is None:
+    if row is None or not _is_determined(row):
         return
     arrow = {"arrowstyle": "<|-|>", "color": "black", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7}
     axes.annotate("", (row["x_1"], row["quality"]), xytext=(row["x_2"], row["quality"]), arrowprops=arrow, zorder=4)
@@ -210,7 +215,6 @@ def _efficiency_arrow(axes: Axes, fits: dict[str, Any], preset: str) -> None:
         (True, True): f"{low}{_EN_DASH}{high}",
         (True, False): f"at least {low}",
         (False, True): f"at most {high}",
-        (False, False): "open interval",
     }[low is not None, high is not None]
     axes.annotate(
         f"{row['ratio']:.2g}{_TIMES} ({interval})",
