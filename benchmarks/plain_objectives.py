@@ -10,7 +10,6 @@ block orders) are left out. Imports nothing but torch; `a` holds the arguments o
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,31 +79,28 @@ class PlainBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+def plain_blocks(num: int, width: int, num_heads: int, mlp_hidden: int, bias: bool = True) -> nn.ModuleList:
+    """Return `num` layers."""
+    return nn.ModuleList(PlainBlock(width, num_heads, mlp_hidden, bias) for _ in range(num))
+
+
 class PlainEncoder(nn.Module):
     """Vision transformer."""
 
     def __init__(
-        self,
-        size: Any,
-        image_size: int,
-        patch_size: int,
-        *,
-        positions: Tensor | None = None,
-        bias: bool = True,
-        class_token: bool = False,
+        self, a: SimpleNamespace, *, learned: bool = False, class_token: bool = False, bias: bool = True
     ) -> None:
         super().__init__()
+        size, grid = a.size, a.image_size // a.patch_size
         self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(3, size.width, kernel_size=patch_size, stride=patch_size)
-        if positions is None:
-            self.pos_embed = nn.Parameter(torch.zeros(1, (image_size // patch_size) ** 2, size.width))
+        self.patch_embed.proj = nn.Conv2d(3, size.width, kernel_size=a.patch_size, stride=a.patch_size)
+        if learned:
+            self.pos_embed = nn.Parameter(torch.zeros(1, grid**2, size.width))
         else:
-            self.register_buffer("pos_embed", positions, persistent=False)
+            self.register_buffer("pos_embed", sincos_positions(size.width, grid), persistent=False)
         if class_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, size.width))
-        self.blocks = nn.ModuleList(
-            PlainBlock(size.width, size.num_heads, size.mlp_hidden, bias) for _ in range(size.depth)
-        )
+        self.blocks = plain_blocks(size.depth, size.width, size.num_heads, size.mlp_hidden, bias)
         self.norm = nn.LayerNorm(size.width, eps=1e-6)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -167,13 +163,11 @@ class PlainXtra(nn.Module):
             grid // a.block_side,
             a.block_side * a.patch_size,
         )
-        self.encoder = PlainEncoder(a.size, a.image_size, a.patch_size)
+        self.encoder = PlainEncoder(a, learned=True)
         self.projection = PlainMlp(a.size.width, a.projection_hidden, width, output_bias=False)
         self.predictor = nn.Module()
         self.predictor.pos_embed = nn.Parameter(torch.zeros(1, grid**2, width))
-        self.predictor.blocks = nn.ModuleList(
-            PlainBlock(width, a.predictor_heads, 4 * width) for _ in range(a.predictor_depth)
-        )
+        self.predictor.blocks = plain_blocks(a.predictor_depth, width, a.predictor_heads, 4 * width)
         self.predictor.norm = nn.LayerNorm(width, eps=1e-6)
         self.heads = nn.ModuleList([PlainMlp(width * a.block_side**2, a.head_hidden, 3 * self.block_pixels**2)])
         place = torch.arange(grid) // a.block_side
@@ -197,8 +191,7 @@ class PlainAim(nn.Module):
     def __init__(self, a: SimpleNamespace) -> None:
         super().__init__()
         self.patch_size = a.patch_size
-        positions = sincos_positions(a.size.width, a.image_size // a.patch_size)
-        self.encoder = PlainEncoder(a.size, a.image_size, a.patch_size, positions=positions, bias=False)
+        self.encoder = PlainEncoder(a, bias=False)
         self.encoder.patch_norm = nn.LayerNorm(a.size.width, eps=1e-6)
         self.head = nn.Module()
         self.head.embed = nn.Linear(a.size.width, a.head_width)
@@ -267,9 +260,7 @@ class PlainDigpt(nn.Module):
     def __init__(self, a: SimpleNamespace) -> None:
         super().__init__()
         grid, side = a.image_size // a.patch_size, a.segment_side
-        self.encoder = PlainEncoder(
-            a.size, a.image_size, a.patch_size, positions=sincos_positions(a.size.width, grid), class_token=True
-        )
+        self.encoder = PlainEncoder(a, class_token=True)
         self.encoder.norm = nn.Identity()
         self.taps = [-(-a.size.depth * sixths // 6) for sixths in (3, 4, 5, 6)]
         self.decoders = nn.ModuleDict({name: PlainDecoder(a) for name in ("generative", "discriminative")})
@@ -312,9 +303,7 @@ class PlainIgpt(nn.Module):
         self.encoder.token_embed = nn.Embedding(a.palette_size, width)
         self.encoder.start_token = nn.Parameter(torch.zeros(1, 1, width))
         self.encoder.pos_embed = nn.Parameter(torch.zeros(1, pixels, width))
-        self.encoder.blocks = nn.ModuleList(
-            PlainBlock(width, a.size.num_heads, a.size.mlp_hidden) for _ in range(a.size.depth)
-        )
+        self.encoder.blocks = plain_blocks(a.size.depth, width, a.size.num_heads, a.size.mlp_hidden)
         self.encoder.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, a.palette_size, bias=False)
         self.register_buffer("mask", torch.ones(pixels, pixels, dtype=torch.bool).tril(), persistent=False)
@@ -334,15 +323,11 @@ class PlainMae(nn.Module):
     def __init__(self, a: SimpleNamespace) -> None:
         super().__init__()
         self.patch_size, grid, width = a.patch_size, a.image_size // a.patch_size, a.decoder_width
-        self.encoder = PlainEncoder(
-            a.size, a.image_size, a.patch_size, positions=sincos_positions(a.size.width, grid), class_token=True
-        )
+        self.encoder = PlainEncoder(a, class_token=True)
         self.decoder = nn.Module()
         self.decoder.embed = nn.Linear(a.size.width, width)
         self.decoder.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.decoder.blocks = nn.ModuleList(
-            PlainBlock(width, a.decoder_heads, 4 * width) for _ in range(a.decoder_depth)
-        )
+        self.decoder.blocks = plain_blocks(a.decoder_depth, width, a.decoder_heads, 4 * width)
         self.decoder.norm = nn.LayerNorm(width, eps=1e-6)
         self.decoder.proj = nn.Linear(width, 3 * a.patch_size**2)
         self.register_buffer("positions", sincos_positions(width, grid), persistent=False)

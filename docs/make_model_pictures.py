@@ -43,9 +43,11 @@ Batch = dict[str, Tensor]
 
 IMAGE_SIZE, PATCH_SIZE = 32, 4
 NUM_SHOWN = 8
+# Of the masks that are drawn: AIM's prefix is neither long nor short with it.
+MASK_SEED = 3
 # Side in tokens of the squares that the mask figure rules off, and the places whose field of view it shows.
 PANELS: dict[str, tuple[int, tuple[int, ...]]] = {
-    "xtra": (2, (6, 26, 45)),
+    "xtra": (2, (6, 26, 54)),
     "aim": (1, (4, 28, 50)),
     "digpt": (4, (5, 21, 37)),
     "igpt": (1, (9, 28, 50)),
@@ -198,7 +200,7 @@ def draw(name: str, model: Objective, batch: Batch, path: Path) -> None:
     if isinstance(model, Digpt):
         lower.subplots_adjust(right=0.92)
         bar = lower.colorbar(axes[1, 0].images[0], cax=lower.add_axes((0.935, 0.06, 0.012, 0.54)))
-        bar.set_label("cosine of prediction and teacher")
+        bar.set_label("cosine")
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", pil_kwargs={"optimize": True})
     plt.close(figure)
@@ -206,7 +208,7 @@ def draw(name: str, model: Objective, batch: Batch, path: Path) -> None:
 
 def draw_mask(axes: Axes, name: str, model: Objective) -> None:
     """Draw the mask in the order of computation, or in raster order where there is no mask but tokens are left out."""
-    mask = attention_mask(model)
+    mask = attention_mask(model, MASK_SEED)
     allowed = mask.in_raster_order() if name == "mae" else mask.allowed
     axes.imshow(~allowed, cmap=matplotlib.colors.ListedColormap([BLUE, "white"]), vmin=0, vmax=1)
     side = PANELS[name][0]
@@ -220,7 +222,7 @@ def draw_mask(axes: Axes, name: str, model: Objective) -> None:
 
 def draw_view(axes: Axes, model: Objective, place: int, image: np.ndarray[Any, Any]) -> None:
     """Draw which patches the token at `place` sees, over an image."""
-    mask = attention_mask(model)
+    mask = attention_mask(model, MASK_SEED)
     grid = round(mask.num_patches**0.5)
     seen = np.zeros(mask.num_patches, dtype=bool)
     seen[mask.patches[mask.allowed[place][: len(mask.patches)]].numpy()] = True
@@ -242,7 +244,7 @@ def prediction_rows(model: Objective, batch: Batch) -> dict[str, Tensor]:
     """Return rows of tiles by label: `B x 3 x H x W` images, or `B x g x g` cosines."""
     if isinstance(model, Digpt):
         maps = cosine_maps(model, batch)
-        labels = {"generative": "next\nsegment", "discriminative": "seen\nsegment"}
+        labels = {"generative": "next\nsegment", "discriminative": "seen\nsegments"}
         return {"image": visible(batch["images"]), **{labels[name]: cosines for name, cosines in maps.items()}}
     if isinstance(model, Igpt):
         samples = model.sample(2 * NUM_SHOWN, torch.Generator().manual_seed(0))

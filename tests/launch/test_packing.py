@@ -1,9 +1,9 @@
-"""Runs share jobs so that all slots end at about the same time."""
+"""Runs share jobs so that all slots end at about the same time; jobs share GPUs, their processes never."""
 
 import pytest
 
+from arvis_scale.launch.packing import choose_gpus, pack_jobs
 from arvis_scale.launch.study import load_study
-from arvis_scale.launch.submit import pack_jobs
 
 STUDY = """
 schema_version: 1
@@ -48,3 +48,16 @@ def test_large_and_small_models_are_spread_evenly(runs):
     _, first, second = pack_jobs(runs, 8, num_slots=2)
     presets = [sorted(run.config.preset for run in job) for job in (first, second)]
     assert presets[0] == presets[1]
+
+
+def test_the_processes_of_a_job_have_a_gpu_each_and_jobs_spread_over_all():
+    gpus = ["0", "1", "2"]
+    assert choose_gpus(gpus, [], 2) == ["0", "1"]
+    assert choose_gpus(gpus, [["0", "1"]], 1) == ["2"]
+    assert choose_gpus(gpus, [["0"], ["2"], ["2"], ["0"]], 2) == ["1", "0"]
+    assert choose_gpus([], [[], []], 2) == []
+
+
+def test_more_processes_than_gpus_are_refused():
+    with pytest.raises(ValueError, match="2 processes need as many GPUs; this machine has 1"):
+        choose_gpus(["0"], [], 2)

@@ -64,7 +64,16 @@ def test_rules_follow_from_a_value_and_overrides_reach_every_run(study_file, tmp
         ("micro_batch_size: 32", "micro_batch_size: 33", "global_batch_size=64 is not a multiple"),
         ("max_parallel: 2", "max_parallel: 0", "launch.max_parallel=0"),
         ("max_parallel: 2", "executor: kubernetes", "launch.executor='kubernetes'"),
+        ("max_parallel: 2", "timeout_hours: 0", "launch.timeout_hours=0.0 must be positive"),
+        ("max_parallel: 2", "max_paralel: 2", "unknown key 'launch.max_paralel'; did you mean 'max_parallel'?"),
+        ("max_parallel: 2", "max_parallel: two", "launch.max_parallel: Value 'two'"),
+        ("{max_parallel: 2}", "[1]", "launch must be a mapping of keys, not [1]"),
+        ("set: {data.shards: shards/digits, samples_seen: 640}", "set: [1]", "set must be a mapping of keys, not [1]"),
+        ("set: {data.shards: shards/digits,", "set: {1: 2,", "unknown key '1'"),
+        ("points:", "points:\n  - 3", "every entry of points must be a mapping of keys, not 3"),
         ("base: digits", "base: digitss", "did you mean 'digits'?"),
+        ("base: digits", "base: digits.yaml", "digits.yaml does not exist"),
+        ("name: small", "", "name"),
     ],
 )
 def test_mistakes_are_named_with_the_file_in_one_line(study_file, tmp_path, old, new, said):
@@ -73,6 +82,41 @@ def test_mistakes_are_named_with_the_file_in_one_line(study_file, tmp_path, old,
         load_study(study_file, tmp_path)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_study_file_that_is_not_there_is_named_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="^.*nowhere.yaml does not exist$"):
+        load_study(tmp_path / "nowhere.yaml", tmp_path)
+
+
+def test_launch_overrides_change_how_runs_start_not_what_they_are(study_file, tmp_path):
+    study = load_study(study_file, tmp_path, ["launch.max_parallel=4", "launch.runs_per_job=3"])
+    assert (study.launch.max_parallel, study.launch.runs_per_job) == (4, 3)
+    save_study(study)
+    assert load_study(tmp_path / "study.yaml", tmp_path).launch == study.launch
+    with pytest.raises(ValueError, match="unknown key 'launch.paralel'"):
+        load_study(study_file, tmp_path, ["launch.paralel=4"])
+
+
+def test_an_override_of_an_axis_is_refused(study_file, tmp_path):
+    with pytest.raises(ValueError, match="objective=aim would change nothing: objective is an axis of"):
+        load_study(study_file, tmp_path, ["objective=aim"])
+
+
+def test_the_copy_in_the_study_folder_needs_nothing_else(study_file, tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("{image_size: 16, patch_size: 8, global_batch_size: 64, micro_batch_size: 64}")
+    study_file.write_text(STUDY.replace("base: digits", "base: mine.yaml"))
+    study = load_study(study_file, tmp_path / "out")
+    save_study(study)
+    (tmp_path / "out" / "sweep.json").write_text("{}")  # what makes it a study folder
+    for file in (study_file, tmp_path / "mine.yaml"):
+        file.unlink()
+    monkeypatch.chdir("/")
+    again = load_study(tmp_path / "out" / "study.yaml", None)
+    assert again.output == tmp_path / "out"
+    assert again.runs == study.runs
+    save_study(again)
+    assert load_study(tmp_path / "out" / "study.yaml", None).runs == study.runs
 
 
 def test_a_folder_of_another_study_is_not_overwritten(study_file, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,6 +127,25 @@ def test_published_numbers_of_xtra() -> None:
 def test_published_number_of_digpt() -> None:
     shape = {"preset": "B", "image_size": 224, "patch_size": 16, "teacher_width": 1024, "teacher_grid": 16}
     assert total_cost(objective_cost("digpt", **shape)).params == 167_536_128
+
+
+def documented_rows() -> list[list[str]]:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    table = page[page.index("## Parameters and FLOPs") :].split("\n\n")[1]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+@pytest.mark.parametrize("row", documented_rows(), ids=lambda row: "-".join(row[:2]).replace(" ", ""))
+def test_table_of_the_model_pages_is_computed(row: list[str]) -> None:
+    described, preset, encoder, trained, gflops = row
+    name, image_size, *patch = described.replace(" px", "").split(", ")
+    patch_size = int(patch[0].removeprefix("patch ")) if patch else 4  # iGPT has none
+    teacher = {"teacher_width": 1024, "teacher_grid": 16} if name == "digpt" else {}
+    parts = objective_cost(name, preset=preset, image_size=int(image_size), patch_size=patch_size, **teacher)
+    total = total_cost(parts)
+    assert f"{parts['encoder'].params / 1e6:.1f}" == encoder
+    assert f"{total.params / 1e6:.1f}" == trained
+    assert f"{total.train_flops / 1e9:.0f}" == gflops
 
 
 def test_costs_add_up() -> None:

@@ -1,0 +1,121 @@
+"""Which runs of a study are started, and which are left to whoever works on them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from arvis_scale.engine.run_folder import RunFolder, Status
+from arvis_scale.launch.local_jobs import gpu_names
+from arvis_scale.launch.locks import held
+from arvis_scale.launch.study import load_study
+from arvis_scale.launch.submit import runs_to_start, submit
+
+STUDY = """
+schema_version: 1
+name: split
+base: digits
+set: {data.shards: shards/digits, samples_seen: 64, preset: nano}
+axes:
+  objective: [xtra, aim]
+references: false
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "split.yaml").write_text(STUDY)
+    return load_study(tmp_path / "split.yaml", tmp_path / "out")
+
+
+@pytest.fixture
+def process():
+    """Return a function that starts a process of a given command line, which waits until the end of the test."""
+    started = []
+
+    def start(*words):
+        command = [sys.executable, "-c", "print(flush=True); input()", *words]
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        started[-1].stdout.readline()
+        return started[-1].pid
+
+    yield start
+    for process in started:
+        process.communicate()
+
+
+def write_sweep(study, job_id):
+    study.output.mkdir(parents=True, exist_ok=True)
+    runs = [{"name": run.config.name, "job_id": str(job_id)} for run in study.runs]
+    (study.output / "sweep.json").write_text(json.dumps({"schema_version": 1, "commands": [], "runs": runs}))
+
+
+def names(runs):
+    return [run.config.objective for run in runs]
+
+
+def test_pending_runs_of_a_living_job_are_left_to_it(study, process):
+    write_sweep(study, process("submitit.local._local"))
+    RunFolder(study.runs[0].config.output).write_status(Status("failed"))
+    to_start, left = runs_to_start(study)
+    assert (names(to_start), names(left)) == (["xtra"], ["aim"])
+
+
+def test_a_job_number_that_now_is_another_process_holds_nothing_back(study, process):
+    write_sweep(study, process("something", "else"))
+    to_start, left = runs_to_start(study)
+    assert (names(to_start), names(left)) == (["xtra", "aim"], [])
+
+
+def test_pending_runs_of_a_dead_job_are_started(study):
+    ended = subprocess.Popen([sys.executable, "-c", "", "submitit.local._local"])
+    ended.wait()
+    write_sweep(study, ended.pid)
+    assert names(runs_to_start(study)[0]) == ["xtra", "aim"]
+
+
+def test_a_run_with_a_heartbeat_is_left_alone_and_a_completed_one_is_neither(study):
+    RunFolder(study.runs[0].config.output).write_status(Status("completed"))
+    RunFolder(study.runs[1].config.output).write_status(Status("running"))
+    to_start, left = runs_to_start(study)
+    assert (names(to_start), names(left)) == ([], ["aim"])
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    from arvis_scale.data.build import build_shards
+
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    build_shards("digits", folder)
+    return folder
+
+
+def test_a_second_submission_at_the_same_time_is_refused(tmp_path, shards):
+    (tmp_path / "split.yaml").write_text(STUDY)
+    study = load_study(tmp_path / "split.yaml", tmp_path / "out", [f"data.shards={shards}"])
+    with (
+        held(study.output / ".lock"),
+        pytest.raises(ValueError, match="another `sweep submit` is at work, the 2 unfinished runs are left to it"),
+    ):
+        submit(study, ["arvis-scale"])
+    assert not (study.output / "study.yaml").exists()
+
+
+def test_more_processes_than_gpus_are_refused_before_anything_is_written(tmp_path, shards, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    (tmp_path / "split.yaml").write_text(STUDY)
+    wide = ["launch.max_parallel=2", "parallel.processes=2", "micro_batch_size=32", f"data.shards={shards}"]
+    study = load_study(tmp_path / "split.yaml", tmp_path / "out", wide)
+    with pytest.raises(ValueError, match="parallel.processes=2, one per GPU, but this machine has 1; lower it"):
+        submit(study, ["arvis-scale"])
+    assert not study.output.exists()
+
+
+def test_gpus_are_those_that_this_process_may_see(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8a1f")
+    assert gpu_names() == ["3", "GPU-8a1f"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert gpu_names() == ["0", "1"]
