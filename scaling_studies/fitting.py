@@ -99,7 +99,7 @@ class Fit:
         return sentences
 
 
-def fit_law(
+def fit_curve(
     law_class: type[Law],
     x: Array,
     y: Array,

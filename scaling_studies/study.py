@@ -21,7 +21,7 @@ import pandas as pd
 
 from scaling_studies.curves import Curve, curves_over_params, curves_over_unique_images
 from scaling_studies.efficiency import common_errors, efficiency, error_range
-from scaling_studies.fitting import CONFIDENCE, NUM_BOOTSTRAP, Fit, fit_law, num_points_needed
+from scaling_studies.fitting import CONFIDENCE, NUM_BOOTSTRAP, Fit, fit_curve, num_points_needed
 from scaling_studies.laws import SaturatingPowerLaw
 from scaling_studies.points import METRIC, measured
 from scaling_studies.references import missing_references, references, shortfalls
@@ -61,7 +61,7 @@ def _fit_or_reason(curve: Curve) -> tuple[Fit | None, str | None]:
     """The curve's fit, or the sentence why it has none."""
     try:
         # The seed hangs on the curve's name alone: a curve added to a study leaves the others' intervals as they were.
-        return fit_law(LAW, *curve.arrays(), x_name=curve.x, seed=zlib.crc32(curve.label.encode())), None
+        return fit_curve(LAW, *curve.arrays(), x_name=curve.x, seed=zlib.crc32(curve.label.encode())), None
     except ValueError as error:
         return None, str(error)
 

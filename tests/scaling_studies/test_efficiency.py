@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scaling_studies.efficiency import common_errors, efficiency, error_range
-from scaling_studies.fitting import Fit, fit_law
+from scaling_studies.fitting import Fit, fit_curve
 from scaling_studies.laws import SaturatingPowerLaw
 
 X = np.geomspace(100, 100_000, 7)
@@ -17,7 +17,7 @@ def fit_of(needs: float, *, seed: int, floor: float = 0.1, sigma: float = 0.002,
     law = SaturatingPowerLaw(x_ref=3_000.0)
     y = law.predict(X / needs, np.array([floor, 0.15, 0.4]))
     y = y + noise * np.random.default_rng(seed).standard_normal(len(X))
-    return fit_law(SaturatingPowerLaw, X, y, np.full(len(X), sigma), seed=seed, num_bootstrap=160)
+    return fit_curve(SaturatingPowerLaw, X, y, np.full(len(X), sigma), seed=seed, num_bootstrap=160)
 
 
 def middle_of(fit_1: Fit, fit_2: Fit) -> float:

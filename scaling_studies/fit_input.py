@@ -1,0 +1,175 @@
+"""What a fit is given, checked: columns of a table as arrays, and one sentence for whatever no fit can use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scaling_studies.forms import Form
+from scaling_studies.laws import Array
+
+Points = pd.DataFrame | Mapping[str, Any]
+_ACCURACY = re.compile(r"acc|top-?1|top-?5|recall|precision", re.IGNORECASE)
+_ERROR = re.compile(r"err", re.IGNORECASE)
+# Rows at one x whose y differ by more than this ratio are no repeats of one measurement.
+_DISAGREEMENT = 1.25
+# Rank correlation of x and y from which on y plainly rises.
+_RISES = 0.6
+
+
+@dataclass(frozen=True, eq=False)
+class FitInput:
+    """Arrays of a fit: `x` `V x n`; `y`, `weight`, `rows` (labels in the table) and `runs` (clusters of rows) `n`.
+
+    `warnings` are sentences about the data that a reader of the fit must see.
+    """
+
+    x_names: tuple[str, ...]
+    y_name: str
+    x: Array
+    y: Array
+    weight: Array
+    rows: NDArray[Any]
+    runs: NDArray[Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_input(points: Points, law: type[Form], x: str | Sequence[str], y: str, sigma: str | None) -> FitInput:
+    """The columns of `points` that a fit of `law` takes.
+
+    Weights are 1, or with `sigma` (a column of standard errors of y) inverse variances on the law's scale with mean 1.
+    Raises `ValueError` in one line for what no fit can use.
+    """
+    x_names = (x,) if isinstance(x, str) else tuple(x)
+    if len(x_names) != len(law.variables):
+        raise ValueError(
+            f"law {law.name!r} takes {len(law.variables)} columns as x ({', '.join(law.variables)}), "
+            f"got {list(x_names)}"
+        )
+    wanted = (*x_names, y, *((sigma,) if sigma else ()))
+    table = _table(points, wanted)
+    columns = {name: _numbers(table, name) for name in wanted}
+    for name in (*x_names, *((sigma,) if sigma else ())):
+        _refuse(table, name, columns[name] <= 0, "is not above 0")
+    stacked, values = np.stack([columns[name] for name in x_names]), columns[y]
+    warnings = _check_values(table, law, y, values) + _check_spread(table, law, stacked, x_names, values, y)
+    warnings += _check_repeats(table, stacked, x_names, values, y)
+    weight = np.ones(len(values))
+    if sigma:
+        relative = columns[sigma] / values if law.link == "log" else columns[sigma]
+        weight = relative**-2 / np.mean(relative**-2)
+    runs = next((table[name].to_numpy() for name in ("run", "name") if name in table), np.arange(len(table)))
+    return FitInput(x_names, y, stacked, values, weight, table.index.to_numpy(), runs, warnings)
+
+
+def _table(points: Points, wanted: Sequence[str]) -> pd.DataFrame:
+    try:
+        table = points if isinstance(points, pd.DataFrame) else pd.DataFrame(dict(points))
+    except ValueError as error:
+        raise ValueError(f"points make no table ({error}); give columns of one length") from error
+    missing = [name for name in wanted if name not in table.columns]
+    if missing:
+        have = ", ".join(map(str, table.columns))
+        raise ValueError(f"points have no column {', '.join(map(repr, missing))}; there are {have}")
+    if table.empty:
+        raise ValueError("points have no rows: nothing to fit")
+    return table
+
+
+def _numbers(table: pd.DataFrame, name: str) -> Array:
+    values = pd.to_numeric(table[name], errors="coerce").astype(float).to_numpy(dtype=np.float64, na_value=np.nan)
+    _refuse(table, name, np.isnan(values), "is not a number")
+    _refuse(table, name, np.isinf(values), "is not finite")
+    return values
+
+
+def _refuse(table: pd.DataFrame, name: str, wrong: NDArray[np.bool_], why: str) -> None:
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        others = f" (and {int(wrong.sum()) - 1} more rows)" if wrong.sum() > 1 else ""
+        cell = table[name].iloc[first]
+        cell = cell.item() if isinstance(cell, np.generic) else cell
+        raise ValueError(f"row {table.index[first]}, column {name}: {cell!r} {why}{others}; correct or drop it")
+
+
+def _check_values(table: pd.DataFrame, law: type[Form], name: str, values: Array) -> list[str]:
+    """Signs and units of y: negative, per cent instead of fractions."""
+    _refuse(table, name, values < 0, "is negative")
+    if law.link == "log":
+        _refuse(table, name, values == 0, "is 0, which has no logarithm")
+    is_fraction = bool(_ACCURACY.search(name) or _ERROR.search(name)) or not law.falls
+    above = values > 1
+    if is_fraction and above.any():
+        if np.median(values) > 1 or not law.falls:
+            raise ValueError(f"column {name} reaches {values.max():g}: per cent? Divide it by 100 to have fractions")
+        return [f"column {name}: {int(above.sum())} of {len(values)} values are above 1, which no error is"]
+    if is_fraction and values.max() < 0.01 and law.falls:
+        return [f"column {name} is at most {values.max():g}: fractions are expected, was it divided by 100 twice?"]
+    return []
+
+
+def _check_spread(
+    table: pd.DataFrame, law: type[Form], x: Array, x_names: tuple[str, ...], values: Array, name: str
+) -> list[str]:
+    """Constant columns, one size only, and a y that goes the wrong way."""
+    for column, row in zip(x_names, x, strict=True):
+        if np.ptp(row) == 0:
+            raise ValueError(f"column {column} is {row[0]:g} in all {len(row)} rows: one size only makes no curve")
+    if np.ptp(values) == 0:
+        raise ValueError(f"column {name} is {values[0]:g} in all {len(values)} rows: a constant column has no curve")
+    if len(values) < 4:
+        return []
+    # Along an IsoFLOP slice a loss may rise with N, because D falls: y must go the wrong way with every variable.
+    correlations = [_rank_correlation(row, values) for row in x]
+    looks_accurate = bool(_ACCURACY.search(name)) and not _ERROR.search(name)
+    if law.falls and min(correlations) > _RISES:
+        what = "looks like an accuracy" if looks_accurate or values.max() <= 1 else "is no error or loss"
+        raise ValueError(
+            f"column {name} rises with {' and '.join(x_names)}, so that it {what}: fit 1 - {name}, or law 'accuracy'"
+        )
+    if not law.falls and max(correlations) < -_RISES:
+        raise ValueError(f"column {name} falls with {x_names[0]}, so that it looks like an error: fit 1 - {name}")
+    return []
+
+
+def _rank_correlation(first: Array, second: Array) -> float:
+    ranks = [pd.Series(values).rank().to_numpy() for values in (first, second)]
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def _check_repeats(table: pd.DataFrame, x: Array, x_names: tuple[str, ...], values: Array, name: str) -> list[str]:
+    """Rows at one x: repeats where their seeds differ or their y agree, otherwise refused."""
+    keys = pd.DataFrame(dict(zip(x_names, x, strict=True)))
+    if "seed" in table:
+        keys["seed"] = table["seed"].to_numpy()
+    num_repeats = 0
+    for _, group in keys.groupby(list(keys.columns), dropna=False, sort=False):
+        if len(group) < 2:
+            continue
+        y = values[group.index]
+        low, high = int(group.index[np.argmin(y)]), int(group.index[np.argmax(y)])
+        if y.max() > _DISAGREEMENT * y.min():
+            raise ValueError(
+                f"rows {table.index[low]} and {table.index[high]} share their {', '.join(keys.columns)} but disagree: "
+                f"{name} {values[low]:g} and {values[high]:g}; drop one or fit their groups apart"
+            )
+        num_repeats += len(group) if y.max() > y.min() else 0
+    if num_repeats and "seed" not in table:
+        return [f"{num_repeats} rows share their {' and '.join(x_names)} with others: taken as repeats of one point"]
+    return []
+
+
+def check_count(form: Form, x: Array, x_names: tuple[str, ...], num_free: int) -> None:
+    """Raise `ValueError` when there are too few points, or too few different x, for the law's free parameters."""
+    num_points, needed = x.shape[1], num_free + 1
+    if num_points < needed:
+        raise ValueError(f"not enough points: {num_points}, a {form.title} with {num_free} parameters needs {needed}")
+    distinct = len(np.unique(x, axis=1).T)
+    if distinct < needed:
+        raise ValueError(f"not enough points: {distinct} distinct {', '.join(x_names)}, a {form.title} needs {needed}")

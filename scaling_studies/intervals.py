@@ -1,0 +1,208 @@
+"""How well a fit knows its parameters: bootstrap samples, profile likelihood, and what the data do not determine.
+
+The noise is taken from the residuals. For least squares a profile's threshold is the exact one of a linear model
+(Student's t); for the Huber loss it is scaled by the ratio of the variance of its slopes to its mean curvature (Huber
+1981, chapter 7).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from scaling_studies.laws import Array
+from scaling_studies.robust import Problem, minimise
+
+NUM_SAMPLES = 1000
+METHODS = ("cases", "residuals", "runs")
+# Distances from the minimum at which a profile is evaluated, in the half widths that the curvature promises.
+_REACH = np.array([0.4, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0])
+_REFINEMENTS = 3
+_LEAST_EIGENVALUE = 1e-12
+# A scale known only to this factor either way is not determined.
+_POORLY_KNOWN = 10.0
+_EXPONENTS = ("alpha", "beta", "c", "k")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Bootstrap samples that converged: `theta` (`S x P`), and how many were drawn."""
+
+    theta: Array
+    num_drawn: int
+
+
+def bootstrap(
+    problem: Problem,
+    alternatives: Array,
+    runs: NDArray[np.generic],
+    num_free: int,
+    method: str,
+    num_samples: int,
+    seed: int,
+) -> Samples:
+    """Refit `num_samples` resampled data sets, each from the lowest distinct minima of the data (`K x P`).
+
+    `cases` draws rows with replacement, `runs` whole runs (rows with one label), `residuals` keeps every x and draws
+    the residuals, centred and enlarged for the degrees of freedom that the fit took.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}, profile")
+    if method == "runs" and len(np.unique(runs)) < 3:
+        raise ValueError(f"method 'runs' needs at least 3 runs (column run or name), there are {len(np.unique(runs))}")
+    resampled = _resampled(problem, alternatives[0], runs, num_free, method, num_samples, np.random.default_rng(seed))
+    best_theta, best = None, np.full(num_samples, np.inf)
+    converged = np.zeros(num_samples, dtype=bool)
+    for start in alternatives:
+        found = minimise(resampled, np.tile(start, (num_samples, 1)))
+        better = found.objective < best
+        best_theta = found.theta if best_theta is None else np.where(better[:, None], found.theta, best_theta)
+        converged, best = np.where(better, found.converged, converged), np.minimum(found.objective, best)
+    assert best_theta is not None
+    return Samples(best_theta[converged], num_samples)
+
+
+def _resampled(
+    problem: Problem,
+    theta: Array,
+    runs: NDArray[np.generic],
+    num_free: int,
+    method: str,
+    num_samples: int,
+    rng: np.random.Generator,
+) -> Problem:
+    num_points = problem.x.shape[1]
+    if method == "residuals":
+        fitted = problem.form.value(problem.x, theta[None])[0]
+        root = np.sqrt(problem.weight)
+        residual = (problem.target - fitted) * root
+        residual = (residual - residual.mean()) * np.sqrt(num_points / (num_points - num_free))
+        drawn = residual[rng.integers(num_points, size=(num_samples, num_points))]
+        return replace(problem, target=fitted + drawn / root)
+    labels, members = np.unique(runs, return_inverse=True) if method == "runs" else (runs, np.arange(num_points))
+    counts = rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=num_samples)
+    return replace(problem, weight=problem.weight * counts[:, members.reshape(-1)])
+
+
+def profile(
+    problem: Problem, theta: Array, objective: float, index: int, level: float, num_free: int
+) -> tuple[float, float]:
+    """Profile-likelihood interval of the formula's parameter `index`; an end that is not reached is its bound."""
+    form = problem.form
+    if form.tied and form.names()[index] == form.tied[0]:
+        problem, theta = _with_scale_alone(problem, theta, index)
+    student = stats.t.ppf((1 + level) / 2, problem.x.shape[1] - num_free)
+    goal = np.sqrt(0.5 * student**2 * _noise(problem, theta, num_free)[0])
+    curve = _ProfileCurve(problem, theta, objective, index, _covariance(problem, theta, num_free))
+    outside = np.tile(theta, (2, 1))
+    outside[:, index] = [curve.crossing(side, goal, student) for side in (-1.0, 1.0)]
+    with np.errstate(over="ignore"):  # the scale at x = 1 of an exponent at its bound may be beyond any number
+        low, high = np.sort(problem.form.to_params(outside)[:, index])
+    return float(low), float(high)
+
+
+def _with_scale_alone(problem: Problem, theta: Array, index: int) -> tuple[Problem, Array]:
+    """The same problem with x counted from 1: there the internal parameter `index` is the log of the scale alone."""
+    form = copy.copy(problem.form)
+    form.x_ref = 1.0
+    moved = [
+        form.from_params(problem.form.to_params(values[None]))[0] for values in (theta, problem.lower, problem.upper)
+    ]
+    moved[1][index], moved[2][index] = moved[0][index] - 1e3, moved[0][index] + 1e3
+    return replace(problem, form=form, lower=moved[1], upper=moved[2]), moved[0]
+
+
+@dataclass(frozen=True)
+class _ProfileCurve:
+    """How the objective rises along parameter `index` when all others follow; `covariance` is the linear one."""
+
+    problem: Problem
+    theta: Array
+    objective: float
+    index: int
+    covariance: Array
+
+    def crossing(self, side: float, goal: float, student: float) -> float:
+        """Value of the parameter at which the root of the rise reaches `goal` on one side, or its bound."""
+        bound = float((self.problem.lower if side < 0 else self.problem.upper)[self.index])
+        room = abs(bound - self.theta[self.index])
+        width = student * float(np.sqrt(self.covariance[self.index, self.index]))
+        distances = np.unique(np.minimum(_REACH * max(width, 1e-12), room))
+        rises = self._rise(side * distances)
+        beyond = np.flatnonzero(rises >= goal)
+        if not len(beyond):
+            return bound
+        # The rise of a parabola has a straight root, so that straight interpolation closes in fast.
+        ends = np.array([0.0, *distances[: beyond[0] + 1]])[-2:]
+        roots = np.array([0.0, *rises[: beyond[0] + 1]])[-2:]
+        for _ in range(_REFINEMENTS):
+            share = np.clip((goal - roots[0]) / max(roots[1] - roots[0], 1e-300), 0.0, 1.0)
+            inner = ends[0] + np.clip(share + np.array([-0.05, 0.0, 0.05]), 0.0, 1.0) * (ends[1] - ends[0])
+            inner_roots = self._rise(side * inner)
+            ends, roots = np.append(ends, inner), np.append(roots, inner_roots)
+            order = np.argsort(ends, kind="stable")
+            first = int(np.argmax(roots[order] >= goal))
+            ends, roots = (values[order][max(first - 1, 0) : first + 1] for values in (ends, roots))
+            if len(ends) < 2:
+                break
+        return float(self.theta[self.index] + side * np.interp(goal, roots, ends))
+
+    def _rise(self, distances: Array) -> Array:
+        """Root of the rise with the parameter held at each distance from the minimum, the others fitted."""
+        along = self.covariance[:, self.index] / max(self.covariance[self.index, self.index], 1e-300)
+        starts = self.theta + distances[:, None] * along
+        starts[:, self.index] = self.theta[self.index] + distances
+        lower, upper = (np.tile(bound, (len(starts), 1)) for bound in (self.problem.lower, self.problem.upper))
+        lower[:, self.index] = upper[:, self.index] = starts[:, self.index]
+        found = minimise(replace(self.problem, lower=lower, upper=upper), starts)
+        return np.sqrt(np.maximum(found.objective - self.objective, 0.0))
+
+
+def undetermined(problem: Problem, theta: Array, num_free: int) -> dict[str, str]:
+    """Per parameter that the data do not determine, a sentence; judged at the minimum, in internal coordinates."""
+    form = problem.form
+    half_width = 1.96 * np.sqrt(np.diag(_covariance(problem, theta, num_free)))
+    moved = [form.to_params(theta + share * np.eye(len(theta))) for share in (0.0, 1.0)]
+    found = {}
+    for index, name in enumerate(form.names()):
+        lower, upper = problem.lower[index], problem.upper[index]
+        if lower == upper:
+            continue
+        slack = 1e-6 * (upper - lower)
+        is_log = np.isclose(moved[1][index, index], np.e * moved[0][index, index], rtol=1e-6)
+        if half_width[index] > 0.5 * (upper - lower) or (is_log and half_width[index] > np.log(_POORLY_KNOWN)):
+            found[name] = f"{name} is not determined by these points"
+        elif theta[index] <= lower + slack or theta[index] >= upper - slack:
+            found[name] = f"{name} ends at its bound: the points give only a limit on it"
+        elif name in _EXPONENTS and half_width[index] > abs(theta[index]):
+            found[name] = f"{name} is not determined by these points: its interval includes 0"
+    return found
+
+
+def _noise(problem: Problem, theta: Array, num_free: int) -> tuple[float, float]:
+    """Variance of the loss's slopes over its mean curvature, and that curvature; for squares the residuals' and 1."""
+    residual = problem.form.value(problem.x, theta[None])[0] - problem.target
+    num_points = len(residual)
+    slope = np.clip(residual, -problem.delta, problem.delta)
+    variance = float(np.sum(problem.weight * slope**2)) / (num_points - num_free)
+    curvature = max(float(np.sum(problem.weight * (np.abs(residual) <= problem.delta))), float(num_free)) / num_points
+    return variance / curvature, curvature
+
+
+def _covariance(problem: Problem, theta: Array, num_free: int) -> Array:
+    """Covariance of the internal parameters in the linear model at the minimum, 0 for held ones."""
+    _, jacobian = problem.form.value_and_jacobian(problem.x, theta[None])
+    free = np.flatnonzero(problem.lower < problem.upper)
+    normal = (jacobian[0, free] * problem.weight) @ jacobian[0, free].T
+    # A direction that the data do not see at all has no curvature: it gets a variance that is huge and finite.
+    scale = np.sqrt(np.maximum(np.diag(normal), 1e-20 * np.diag(normal).max() + 1e-100))
+    values, vectors = np.linalg.eigh(normal / np.outer(scale, scale))
+    noise, curvature = _noise(problem, theta, num_free)
+    inverse = (vectors / np.maximum(values, _LEAST_EIGENVALUE)) @ vectors.T / np.outer(scale, scale)
+    covariance = np.zeros((len(theta), len(theta)))
+    covariance[np.ix_(free, free)] = inverse * noise / curvature
+    return covariance

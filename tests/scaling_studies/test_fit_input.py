@@ -1,0 +1,90 @@
+"""Bad input: whatever no fit can use is named in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scaling_studies import fit_law
+from scaling_studies.coverage import CASES
+
+X = np.geomspace(1e3, 1e7, 12)
+
+
+def curve(**columns: Any) -> pd.DataFrame:
+    """Twelve good points of a falling error, rows labelled from 1, with columns replaced."""
+    table = pd.DataFrame({"samples_seen": X, "error": 0.1 + 3 * X**-0.4} | columns)
+    return table.set_axis(range(1, len(table) + 1))
+
+
+def changed(row: int, column: str, value: float) -> pd.DataFrame:
+    table = curve()
+    table.loc[row, column] = value
+    return table
+
+
+@pytest.mark.parametrize(
+    ("points", "says"),
+    [
+        (changed(3, "error", np.nan), "row 3, column error: nan is not a number"),
+        (changed(4, "samples_seen", np.inf), "row 4, column samples_seen: inf is not finite"),
+        (changed(5, "error", -0.1), "row 5, column error: -0.1 is negative"),
+        (changed(5, "error", 0.0), "row 5, column error: 0.0 is 0, which has no logarithm"),
+        (changed(2, "samples_seen", 0.0), "row 2, column samples_seen: 0.0 is not above 0"),
+        (curve(error=["a"] * 12), "row 1, column error: 'a' is not a number (and 11 more rows)"),
+        (curve(error=100 * curve()["error"].to_numpy()), "per cent? Divide it by 100"),
+        (curve(samples_seen=1e6), "column samples_seen is 1e+06 in all 12 rows: one size only"),
+        (curve(error=0.2), "column error is 0.2 in all 12 rows: a constant column"),
+        (curve(error=0.9 - 3 * X**-0.4), "column error rises with samples_seen, so that it looks like an accuracy"),
+        (curve()[:3], "not enough points: 3, a saturating power law with 3 parameters needs 4"),
+        (pd.concat([curve()[:3]] * 4, ignore_index=True), "not enough points: 3 distinct samples_seen"),
+        (curve().rename(columns={"error": "err"}), "no column 'error'; there are samples_seen, err"),
+        (curve()[:0], "points have no rows"),
+    ],
+)
+def test_points_that_no_fit_can_use_are_named_in_one_line(points: pd.DataFrame, says: str) -> None:
+    with pytest.raises(ValueError) as error:
+        fit_law(points, law="m2", x="samples_seen", y="error")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_error_given_as_accuracy_is_named() -> None:
+    with pytest.raises(ValueError, match="column error falls with samples_seen, so that it looks like an error"):
+        fit_law(curve(), law="accuracy", x="samples_seen", y="error")
+
+
+def test_one_model_size_makes_no_law_in_n_and_d() -> None:
+    points = CASES["parametric"].points() | {"x0": np.full(64, 1e8)}
+    with pytest.raises(ValueError, match="column x0 is 1e\\+08 in all 64 rows: one size only"):
+        fit_law(points, law="parametric", x=("x0", "x1"), y="y")
+
+
+def test_rows_that_disagree_are_named_and_repeats_are_not() -> None:
+    twice = pd.concat([curve(), curve()[4:5].assign(error=0.9)], ignore_index=True)
+    with pytest.raises(ValueError, match="rows 4 and 12 share their samples_seen but disagree"):
+        fit_law(twice, law="m2", x="samples_seen", y="error")
+    near = pd.concat([curve(), curve()[4:5] * [1, 1.02]], ignore_index=True)
+    fit = fit_law(near, law="m2", x="samples_seen", y="error")
+    assert fit.warnings[0] == "2 rows share their samples_seen with others: taken as repeats of one point"
+    seeds = near.assign(seed=[0] * 12 + [1])
+    assert not any("repeats" in text for text in fit_law(seeds, law="m2", x="samples_seen", y="error").warnings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"law": "m5"}, "law 'm5' is none of m1, m2"),
+        ({"law": "parametric"}, "takes 2 columns as x (N, D), got ['samples_seen']"),
+        ({"law": "m2", "num_breaks": 2}, "num_breaks is for law 'bnsl'"),
+        ({"law": "m2", "huber_delta": 0.0}, "huber_delta is 0.0"),
+        ({"law": "m2", "fixed": {"z": 1.0}}, "fixed: 'z' cannot be held"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError) as error:
+        fit_law(curve(), x="samples_seen", y="error", **arguments)
+    assert says in str(error.value)

@@ -1,0 +1,169 @@
+"""`fit_law`: known constants come back from every law, minima are scipy's or lower, doubts are said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import curve_fit, minimize
+from scipy.special import huber, logsumexp
+
+from scaling_studies import LawFit, fit_law
+from scaling_studies.coverage import CASES
+from scaling_studies.laws import Array
+from scaling_studies.loss_laws import Parametric
+
+GRID = ("x0", "x1")
+
+
+@pytest.fixture(scope="module")
+def noisy() -> dict[str, Array]:
+    return CASES["parametric"].points(np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def parametric(noisy: dict[str, Array]) -> LawFit:
+    return fit_law(noisy, law="parametric", x=GRID, y="y")
+
+
+@pytest.mark.parametrize("law", [law for law in CASES if law != "data_constrained"])
+def test_points_on_the_law_give_its_constants_back(law: str) -> None:
+    case = CASES[law]
+    fit = fit_law(case.points(), law=law, x=case.x_names(), y="y")
+    assert fit.params == pytest.approx(case.params, rel=1e-4)
+    assert fit.objective < 1e-12
+    np.testing.assert_allclose(fit.predict(*case.x), case.true_y(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("law", ["m1", "m2", "m3", "zhai", "accuracy"])
+def test_least_squares_agree_with_scipys_curve_fit(law: str) -> None:
+    case = CASES[law]
+    points = case.points(np.random.default_rng(1))
+    fit = fit_law(points, law=law, x="x0", y="y")
+    form = fit.form
+
+    def value(x: Array, *theta: float) -> Array:
+        return form.value(x[None], np.array([theta]))[0]
+
+    start = form.from_params(np.array([[case.params[name] for name in form.names()]]))[0]
+    theirs, _ = curve_fit(value, points["x0"], form.linked(points["y"]), p0=start, xtol=1e-12, ftol=1e-12)
+    assert list(fit.params.values()) == pytest.approx(list(form.to_params(theirs[None])[0]), rel=1e-4)
+
+
+def test_the_parametric_minimum_is_that_of_the_published_recipe(noisy: dict[str, Array], parametric: LawFit) -> None:
+    log_n, log_d, log_y = (np.log(noisy[name]) for name in ("x0", "x1", "y"))
+
+    def objective(theta: Array) -> float:
+        e, a, b, alpha, beta = theta
+        terms = [np.full_like(log_n, e), a - alpha * log_n, b - beta * log_d]
+        return float(np.sum(huber(1e-3, logsumexp(terms, axis=0) - log_y)))
+
+    starts = Parametric(np.stack([log_n, log_d]), log_y).starts()
+    assert len(starts) == 4500
+    assert parametric.result.num_starts == 4500
+    theirs = min((minimize(objective, start, method="L-BFGS-B") for start in starts[::450]), key=lambda fit: fit.fun)
+    assert parametric.objective <= theirs.fun * (1 + 1e-9)
+    p = parametric.params
+    theta = np.array([*np.log([p["E"], p["A"], p["B"]]), p["alpha"], p["beta"]])
+    assert parametric.objective == pytest.approx(objective(theta), rel=1e-9)
+
+
+def test_the_same_points_give_the_same_fit_bit_for_bit(noisy: dict[str, Array], parametric: LawFit) -> None:
+    again = fit_law(noisy, law="parametric", x=GRID, y="y")
+    assert again.params == parametric.params
+    assert again.samples(num_samples=20).theta.tobytes() == parametric.samples(num_samples=20).theta.tobytes()
+
+
+def test_intervals_hold_the_estimate_and_widen_with_the_level(parametric: LawFit) -> None:
+    for method in ("cases", "residuals", "profile"):
+        low, high = parametric.interval("alpha", 0.95, method=method)
+        inner_low, inner_high = parametric.interval("alpha", 0.5, method=method)
+        assert low < inner_low < parametric.params["alpha"] < inner_high < high
+
+
+def test_runs_are_resampled_whole() -> None:
+    points = pd.DataFrame(CASES["m2"].points(np.random.default_rng(0)))
+    # A run's rows share an error of their own: taken as independent rows they promise too much.
+    points["run"] = np.arange(len(points)) // 3
+    points["y"] *= np.exp(0.05 * np.random.default_rng(1).standard_normal(8))[points["run"]]
+    fit = fit_law(points, law="m2", x="x0", y="y")
+    by_rows, by_runs = (fit.interval("c", method=method) for method in ("cases", "runs"))
+    assert by_runs[1] - by_runs[0] > by_rows[1] - by_rows[0]
+
+
+@pytest.mark.parametrize("name", ["c", "b"])
+def test_a_profile_of_a_line_is_students_interval(name: str) -> None:
+    points = CASES["m1"].points(np.random.default_rng(2))
+    fit = fit_law(points, law="m1", x="x0", y="y")
+    design = np.stack([np.ones(24), np.log(points["x0"])], axis=1)
+    (intercept, slope), (rss,), _, _ = np.linalg.lstsq(design, np.log(points["y"]), rcond=None)
+    spread = np.sqrt(np.diag(np.linalg.inv(design.T @ design)) * rss / 22) * 2.0738730679
+    sides = np.array([-1.0, 1.0])
+    expected = np.exp(intercept + spread[0] * sides) if name == "b" else slope + spread[1] * sides
+    assert fit.interval(name) == pytest.approx(tuple(expected), rel=1e-4)
+
+
+def test_held_parameters_stay_and_leave_the_count() -> None:
+    points = CASES["m4"].points()
+    fit = fit_law(points, law="m4", x="x0", y="y", fixed={"y_0": 0.9})
+    assert fit.params == pytest.approx(CASES["m4"].params, rel=1e-4)
+    assert (fit.num_free, fit.interval("y_0")) == (4, (fit.params["y_0"], fit.params["y_0"]))
+    with pytest.raises(ValueError, match="fixed: 'b' cannot be held in law 'm4'; these can: y_inf, y_0, a, c"):
+        fit_law(points, law="m4", x="x0", y="y", fixed={"b": 60.0})
+
+
+def test_freed_repeat_constants_are_found() -> None:
+    case = CASES["data_constrained"]
+    fit = fit_law(case.points(), law="data_constrained", x=case.x_names(), y="y", fixed={})
+    assert fit.num_free == 7
+    assert fit.params == pytest.approx(case.params, rel=1e-3)
+
+
+def test_an_outlier_is_flagged_and_kept() -> None:
+    points = pd.DataFrame(CASES["parametric"].points(np.random.default_rng(0))).set_axis(range(100, 164))
+    points.loc[120, "y"] *= 1.1
+    fit = fit_law(points, law="parametric", x=GRID, y="y")
+    assert fit.outliers == [120]
+    assert len(fit.residuals) == 64
+    assert any("1 of 64 rows lie far off the law (kept): 120" in text for text in fit.warnings)
+
+
+def test_what_the_data_do_not_determine_is_said() -> None:
+    x = np.geomspace(1e3, 1e6, 12)
+    noise = np.exp(0.02 * np.random.default_rng(0).standard_normal(12))
+    fit = fit_law({"x": x, "y": 2 * x**-0.3 * noise}, law="zhai", x="x", y="y")
+    assert "d" in fit.undetermined()
+    clear = CASES["m2"]
+    assert fit_law(clear.points(np.random.default_rng(0)), law="m2", x="x0", y="y").undetermined() == {}
+
+
+def test_standard_errors_weigh_points() -> None:
+    points = CASES["m1"].points() | {"sigma": np.full(24, 0.01)}
+    points["y"] = points["y"].copy()
+    points["y"][3] *= 2
+    points["sigma"][3] = 100.0
+    assert fit_law(points, law="m1", x="x0", y="y", sigma="sigma").params["c"] == pytest.approx(-0.2, abs=1e-6)
+    assert abs(fit_law(points, law="m1", x="x0", y="y").params["c"] + 0.2) > 1e-3
+
+
+def test_prediction_takes_arrays_and_tables(noisy: dict[str, Array], parametric: LawFit) -> None:
+    by_arrays = parametric.predict(noisy["x0"], noisy["x1"])
+    np.testing.assert_array_equal(parametric.predict(pd.DataFrame(noisy)), by_arrays)
+    assert parametric.predict(1e8, [1e9, 1e10]).shape == (2,)
+    low, high = parametric.band(noisy["x0"][:3], noisy["x1"][:3])
+    assert np.all((low < by_arrays[:3]) & (by_arrays[:3] < high))
+    with pytest.raises(ValueError, match="fitted over x0, x1: got 1 arrays"):
+        parametric.predict(noisy["x0"])
+
+
+def test_going_beyond_the_data_is_said(parametric: LawFit) -> None:
+    assert parametric.extrapolation(1e9, 1e11) is None
+    said = parametric.extrapolation(1e9, 4e12, validated=2.0)
+    assert said == "x1 goes 4 times beyond the data: a factor of 2 was validated"
+    assert parametric.extrapolation(1e9, 2e12, validated=2.0) is None
+
+
+def test_summary_names_everything(parametric: LawFit) -> None:
+    text = parametric.summary()
+    for expected in ("parametric law", "Hoffmann", "64 points", "Huber", "starts: 4500", "alpha = ", "E = "):
+        assert expected in text
