@@ -16,11 +16,12 @@ from pathlib import Path
 
 from arvis_scale.data.concurrency import map_in_order
 from arvis_scale.data.decode import UnreadableImageError, image_extension
-from arvis_scale.data.index import INDEX_NAME, DatasetIndex, ShardEntry, SkippedImage, file_hash, read_index, table_file
+from arvis_scale.data.index import INDEX_NAME, DatasetIndex, ShardEntry, SkippedImage, read_index, table_file
 from arvis_scale.data.open_files import OpenFiles
 from arvis_scale.data.plan import PlannedShard, VerifiedImage, plan_shards
 from arvis_scale.data.sources import ImageSource, SourceImage, open_source
 from arvis_scale.data.tar_layout import BLOCK, encode_sample
+from arvis_scale.hashing import sha256_of
 
 SAMPLES_PER_SHARD = 10_000
 MAX_OPEN_SHARDS = 256
@@ -192,7 +193,7 @@ def _finish(splits: dict[str, list[PlannedShard]], folder: Path) -> dict[str, li
         for path in (tar, table):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        return ShardEntry(shard.file, len(shard.table), shard.num_bytes, file_hash(tar), file_hash(table))
+        return ShardEntry(shard.file, len(shard.table), shard.num_bytes, sha256_of(tar), sha256_of(table))
 
     return {split: list(map_in_order(finish, shards)) for split, shards in splits.items()}
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from arvis_scale.data.concurrency import map_in_order
 from arvis_scale.data.decode import UnreadableImageError, image_extension
-from arvis_scale.data.index import UNLABELLED, SampleTable, ShardEntry, file_hash, read_index, table_file
+from arvis_scale.data.index import UNLABELLED, SampleTable, ShardEntry, read_index, table_file
 from arvis_scale.data.sources import StrictTarInfo
+from arvis_scale.hashing import sha256_of
 
 # Called with the samples checked and their total.
 CheckProgress = Callable[[int, int], None]
@@ -81,12 +82,12 @@ def _check_files(folder: Path, entry: ShardEntry) -> tuple[SampleTable | None, l
         problems.append(Problem(entry.file, None, "the shard is missing"))
     elif tar.stat().st_size != entry.num_bytes:
         problems.append(Problem(entry.file, None, f"has {tar.stat().st_size} bytes instead of {entry.num_bytes}"))
-    elif file_hash(tar) != entry.sha256:
+    elif sha256_of(tar) != entry.sha256:
         problems.append(Problem(entry.file, None, "SHA-256 differs from index.json"))
     if not table_path.is_file():
         problems.append(Problem(table_path.name, None, "the sample table is missing"))
         return None, problems
-    if file_hash(table_path) != entry.table_sha256:
+    if sha256_of(table_path) != entry.table_sha256:
         problems.append(Problem(table_path.name, None, "SHA-256 differs from index.json"))
     try:
         return SampleTable.read(table_path), problems

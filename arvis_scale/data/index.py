@@ -109,15 +109,6 @@ def table_file(shard_file: str) -> str:
     return Path(shard_file).stem + ".index.npz"
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def read_index(folder: Path) -> DatasetIndex:
     """The index of a shard folder.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import warnings
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from arvis_scale.atomic import read_json, write_json
+from arvis_scale.hashing import sha256_of
 
 SCHEMA_VERSION = 1
 
@@ -126,8 +126,4 @@ def _step_of(checkpoint: Path) -> int:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return {"num_bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    return {"num_bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -21,9 +21,10 @@ from arvis_scale.engine.export import save_encoder
 from arvis_scale.engine.initial_weights import save_objective
 from arvis_scale.engine.result import write_imported_result
 from arvis_scale.engine.run_folder import RunFolder
+from arvis_scale.hashing import sha256_of
 from arvis_scale.models.build import build_objective
 from arvis_scale.models.released import weights_of
-from arvis_scale.models.weight_files import read_weights, sha256_of
+from arvis_scale.models.weight_files import read_weights
 
 # Objectives whose authors released checkpoints.
 RELEASED = ("xtra", "digpt")

@@ -14,7 +14,7 @@ from typing import Any
 
 from arvis_scale.atomic import read_json, whole_file, write_json
 from arvis_scale.config import suggestion
-from arvis_scale.models.weight_files import sha256_of
+from arvis_scale.hashing import sha256_of
 
 RECORD_NAME = "weights.json"
 KINDS = ("open_clip", "timm")
