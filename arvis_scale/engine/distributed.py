@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from arvis_scale.engine.deepspeed_here import init_distributed
+from arvis_scale.engine.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,6 @@ def _default_environment() -> None:
         os.environ.update(alone)
         os.environ["MASTER_PORT"] = str(free_port())
     os.environ.setdefault("LOCAL_RANK", "0")
-
-
-def free_port() -> int:
-    """Return a TCP port that is free on this machine now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _select_device() -> torch.device:

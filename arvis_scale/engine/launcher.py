@@ -10,6 +10,7 @@ import time
 from types import FrameType
 
 from arvis_scale.config import RunConfig
+from arvis_scale.engine.ports import free_port
 from arvis_scale.engine.preemption import SIGNALS
 from arvis_scale.engine.run_folder import RunFolder, Status
 
@@ -38,8 +39,6 @@ def train_here(config: RunConfig, arguments: list[str]) -> Status:
 
 def _run_processes(world_size: int, command: list[str]) -> None:
     """Run `command` once per rank, pass on the signals that make a run save, and wait for all."""
-    from arvis_scale.engine.distributed import free_port
-
     shared = {
         **os.environ,
         "WORLD_SIZE": str(world_size),

@@ -20,6 +20,7 @@ import submitit
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from arvis_scale.engine.ports import free_port
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.launch.expansion import PlannedRun
 from arvis_scale.launch.job import JobRun, run_job
@@ -29,22 +30,35 @@ from arvis_scale.launch.study import Study
 
 # How long an interrupted submission waits for its runs to reach a step boundary and save.
 SAVE_SECONDS = 60.0
+# After one process of a job has failed, the others get this long to end too.
+GRACE_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 _CONTROLLER = "submitit.local._local"
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class StartedJob:
     """A started job: submitit's handle, its runs, and the GPUs that it takes."""
 
     handle: Any
     runs: list[PlannedRun]
     gpus: list[str]
+    # When one of its processes was first seen to have failed, on the monotonic clock.
+    failed_at: float | None = None
 
     @property
     def num_processes(self) -> int:
         return self.runs[0].config.parallel.processes
+
+    def hangs(self) -> bool:
+        """Return whether one of several processes failed `GRACE_SECONDS` ago: the others may wait for it for ever."""
+        if self.num_processes == 1:
+            return False
+        failed = any(RunFolder(run.config.output).status().state == "failed" for run in self.runs)
+        if failed and self.failed_at is None:
+            self.failed_at = time.monotonic()
+        return self.failed_at is not None and time.monotonic() - self.failed_at > GRACE_SECONDS
 
 
 def gpu_names() -> list[str]:
@@ -90,6 +104,9 @@ def run_locally(study: Study, queue: list[list[PlannedRun]], started: Callable[[
                 running.append(_start(study, job, chosen))
                 started(running[-1])
                 continue
+            for job in running:
+                if job.hangs():
+                    job.handle.cancel()
             for ended in [job for job in running if job.handle.done()]:
                 running.remove(ended)
                 _close(ended)
@@ -124,6 +141,8 @@ class _DetachedExecutor(submitit.LocalExecutor):
             "SUBMITIT_LOCAL_SIGNAL_DELAY_S": "30",
             "SUBMITIT_LOCAL_WITH_SHELL": "",
             "SUBMITIT_STDERR_TO_STDOUT": "1",
+            # submitit would derive one from the job's number, whoever sits on it.
+            "MASTER_PORT": str(free_port()),
             "CUDA_VISIBLE_DEVICES": ",".join(self._gpus),
         }
         controller = [sys.executable, "-m", _CONTROLLER, str(self.folder)]
