@@ -104,9 +104,9 @@ def run_locally(study: Study, queue: list[list[PlannedRun]], started: Callable[[
                 running.append(_start(study, job, chosen))
                 started(running[-1])
                 continue
-            for job in running:
-                if job.hangs():
-                    job.handle.cancel()
+            for hanging in [job for job in running if job.hangs()]:
+                hanging.handle.cancel()
+                hanging.failed_at = math.inf  # once is enough
             for ended in [job for job in running if job.handle.done()]:
                 running.remove(ended)
                 _close(ended)
