@@ -34,7 +34,7 @@ for step in range(2):
     engine.backward(loss)
     engine.step()
 folder = RunFolder(config.output)
-save_checkpoint(engine, folder.checkpoints, processes, client_state={"step": 2}, keep=1)
+save_checkpoint(engine, folder.checkpoints, processes, config=config, client_state={"step": 2})
 seen = {
     "teacher": {name: list(p.shape) for name, p in prepare.teacher.tower.named_parameters()},
     "teacher_is_partitioned": [name for name, p in prepare.teacher.tower.named_parameters() if hasattr(p, "ds_id")],
