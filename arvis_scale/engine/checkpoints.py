@@ -33,7 +33,7 @@ def save_checkpoint(
     config: RunConfig,
     client_state: dict[str, Any],
 ) -> Path:
-    """Save the run at `client_state["step"]` from all processes and remove older ones (`log.keep_checkpoints`).
+    """Save the run at `client_state["step"]` from all processes and remove older ones (`checkpoints.keep_last`).
 
     A crash at any point, of the machine too, leaves either the whole new checkpoint or none of it, and the one before.
     """
@@ -52,7 +52,7 @@ def save_checkpoint(
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         write_text(folder / "latest", final.name + "\n")
-        prune_checkpoints(folder, step=step, keep=config.log.keep_checkpoints)
+        prune_checkpoints(folder, step=step, keep=config.checkpoints.keep_last)
     processes.barrier()
     return final
 

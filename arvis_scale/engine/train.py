@@ -116,7 +116,7 @@ def _train(
             if config.log.validate_every and step % config.log.validate_every == 0 and step < config.num_steps:
                 validate(engine, validation_batches(config, images, rank=processes.rank), prepare, processes, log, step)
             preempted = processes.any(preemption.raised_by is not None)
-            if preempted or is_due(step, config.log.checkpoint_every, config.num_steps):
+            if preempted or is_due(step, config.checkpoints.every, config.num_steps):
                 state = {"step": step, "train_seconds": train_seconds, "window": window.state(processes)}
                 check_finite(state["window"], step, folder)
                 save_checkpoint(engine, folder.checkpoints, processes, config=config, client_state=state)

@@ -99,7 +99,7 @@ def slow_study(tmp_path, digits, environment):
     """A submission whose first run is under way; its second run waits in the same job."""
     base = {"schema_version": 1, "objective": "xtra", "preset": "nano", "image_size": 32, "patch_size": 8}
     base |= {"global_batch_size": 64, "micro_batch_size": 64, "samples_seen": 64 * 150, "unique_images": 100}
-    base |= {"log": {"metrics_every": 1, "checkpoint_every": 0}, "xtra": {"block_side": 2}}
+    base |= {"log": {"metrics_every": 1}, "checkpoints": {"every": 0}, "xtra": {"block_side": 2}}
     base |= {"data": {"shards": str(digits), "validation_images": 20}}
     (tmp_path / "mine.yaml").write_text(json.dumps(base))
     (tmp_path / "slow.yaml").write_text(SLOW)

@@ -155,7 +155,7 @@ def test_run_folder_is_complete(runs):
 
 
 def test_killed_and_started_again_a_run_ends_with_the_same_weights(tmp_path, digits, environment, arvis_scale):
-    changes = {"objective": "xtra", "samples_seen": 100 * 32, "log.checkpoint_every": 5}
+    changes = {"objective": "xtra", "samples_seen": 100 * 32, "checkpoints.every": 5}
     undisturbed = write_run(tmp_path / "undisturbed", digits, **changes)
     assert arvis_scale("train", undisturbed).returncode == 0
 

@@ -1,0 +1,51 @@
+"""`arvis-scale`: one sub-command per verb, each a thin call into the package that does the work.
+
+A `ValueError` is the user's to mend: it ends as one line and status 2, without a traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+
+# Importing a group's file adds its commands to the application.
+from arvis_scale.cli import demo, runs, shards, study, sweep, weights  # noqa: F401
+from arvis_scale.cli.app import app
+
+TRAINING_PACKAGES = (
+    "torch",
+    "torchvision",
+    "deepspeed",
+    "webdataset",
+    "open_clip",
+    "timm",
+    "tensorboard",
+    "submitit",
+    "safetensors",
+    "huggingface_hub",
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("arvis_scale").setLevel(logging.INFO)
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in TRAINING_PACKAGES:
+            raise
+        _fail(
+            f"this command needs {package}; install it with: pip install 'arvis-scale[train]' (in a clone: '.[train]')"
+        )
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")
+    sys.exit(2)

@@ -1,0 +1,97 @@
+"""One training run, complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from arvis_scale.config.checkpoints import CheckpointConfig
+from arvis_scale.config.data import DataConfig, ProbeDataConfig
+from arvis_scale.config.hints import PRECISIONS, one_of
+from arvis_scale.config.log import LogConfig
+from arvis_scale.config.optimizer import OptimizerConfig
+from arvis_scale.config.parallel import ParallelConfig
+from arvis_scale.config.teacher import TeacherConfig
+from arvis_scale.models.options import AimOptions, DigptOptions, IgptOptions, MaeOptions, XtraOptions
+
+SCHEMA_VERSION = 1
+OBJECTIVES = ("xtra", "aim", "digpt", "igpt", "mae")
+
+
+@dataclass
+class RunConfig:
+    """One training run, complete: the same file, with another `output`, trains the same model again."""
+
+    schema_version: int = SCHEMA_VERSION
+    # Readable name of the run; also the name of its folder in a study.
+    name: str = MISSING
+    # Run folder.
+    output: str = MISSING
+    # xtra | aim | digpt | igpt | mae
+    objective: str = MISSING
+    # Encoder size by name (`arvis_scale.models.presets`).
+    preset: str = "S"
+    # Side of the square training image, and of a patch, in pixels.
+    image_size: int = 224
+    patch_size: int = 16
+    # Seed of initial weights, data order, augmentation and every random draw of the objective.
+    seed: int = 0
+    # Number of different images trained on; null: all of the train split.
+    unique_images: int | None = None
+    # Number of images that pass through the model, repeats counted; rounded up to whole global batches.
+    # 0 trains nothing and probes the untrained encoder.
+    samples_seen: int = MISSING
+    # Images per optimizer step over all processes, and per forward pass of one process; accumulation is derived.
+    global_batch_size: int = 256
+    micro_batch_size: int = 256
+    # fp32 | bf16 (fp32 master weights).
+    precision: str = "fp32"
+    # Folder of `weights import` whose objective the run starts from; null: random weights.
+    initial_weights: str | None = None
+
+    data: DataConfig = field(default_factory=DataConfig)
+    probe_data: ProbeDataConfig = field(default_factory=ProbeDataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    # Options of each objective; only the section of `objective` is read.
+    xtra: XtraOptions = field(default_factory=XtraOptions)
+    aim: AimOptions = field(default_factory=AimOptions)
+    digpt: DigptOptions = field(default_factory=DigptOptions)
+    igpt: IgptOptions = field(default_factory=IgptOptions)
+    mae: MaeOptions = field(default_factory=MaeOptions)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps: whole global batches that hold at least `samples_seen` images."""
+        return -(-self.samples_seen // self.global_batch_size)
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Micro batches that one process averages per optimizer step."""
+        return self.global_batch_size // (self.micro_batch_size * self.parallel.processes)
+
+    def validate(self) -> None:
+        """Raise `ValueError`, naming key and value, for what no run could train with."""
+        one_of("objective", self.objective, OBJECTIVES)
+        one_of("precision", self.precision, PRECISIONS)
+        for section in (self.data, self.optimizer, self.parallel, self.checkpoints, self.log, self.teacher):
+            section.validate()
+        for key in ("global_batch_size", "micro_batch_size", "image_size", "patch_size"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
+        per_pass = self.micro_batch_size * self.parallel.processes
+        if self.global_batch_size % per_pass:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is not a multiple of micro_batch_size="
+                f"{self.micro_batch_size} x parallel.processes={self.parallel.processes} = {per_pass}; change one"
+            )
+        if self.samples_seen < 0 or self.seed < 0:
+            raise ValueError(f"samples_seen={self.samples_seen} and seed={self.seed} must not be negative")
+        if self.unique_images is not None and self.unique_images < 1:
+            raise ValueError(f"unique_images={self.unique_images} must be at least 1, or null for the whole split")
+        if self.objective == "digpt" and self.teacher.kind != "pixels" and self.teacher.checkpoint is None:
+            raise ValueError("objective=digpt needs teacher.checkpoint=FILE_OR_FOLDER, local weights (`weights fetch`)")
