@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: install demo test test-unit lint bench coverage
+.PHONY: install demo test test-unit lint bench chaos coverage
 
 install: $(INSTALLED)
 
@@ -30,6 +30,12 @@ lint: install
 
 bench: install
 	@for script in $$(grep -l __main__ benchmarks/*.py); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+# A run killed 100 times, at the points of a save and at random: a quarter of an hour on two free cores.
+chaos: install
+	rm -rf runs/chaos
+	OMP_NUM_THREADS=1 $(BIN)/python tests/distributed/kill_runs.py runs/chaos/one --kills 70
+	OMP_NUM_THREADS=1 $(BIN)/python tests/distributed/kill_runs.py runs/chaos/two --kills 30 --processes 2
 
 # How often the 95% intervals of every law hold the truth, over 200 repeats: about half an hour.
 coverage: install

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 
 # Importing a group's file adds its commands to the application.
-from arvis_scale.cli import demo, runs, shards, study, sweep, weights  # noqa: F401
+from arvis_scale.cli import demo, plan, runs, shards, study, sweep, weights  # noqa: F401
 from arvis_scale.cli.app import app
+from arvis_scale.engine.exit_status import BAD_INPUT, STOPPED_BY_GUARD, GuardError
 
 TRAINING_PACKAGES = (
     "torch",
@@ -42,10 +43,15 @@ def main() -> None:
         _fail(
             f"this command needs {package}; install it with: pip install 'arvis-scale[train]' (in a clone: '.[train]')"
         )
+    except GuardError as error:  # the same on all processes: one of them says it
+        from arvis_scale.engine.launcher import is_first_process
+
+        _fail(str(error) if is_first_process() else "", STOPPED_BY_GUARD)
     except (ValueError, OSError) as error:
         _fail(str(error))
 
 
-def _fail(message: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")
-    sys.exit(2)
+def _fail(message: str, status: int = BAD_INPUT) -> None:
+    if message:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")
+    sys.exit(status)

@@ -17,9 +17,13 @@ def train(
 ) -> None:
     """Train one run; started again, it goes on from its last checkpoint.
 
+    Ends with 0 when completed, 2 on bad input, 65 when a guard stopped it, 70 when it hung, 75 when preempted: start it
+    again (docs/guards.md).
+
     Example: `arvis-scale train digits objective=xtra name=first output=runs/first data.shards=shards/digits`
     """
     from arvis_scale.config import load_config
+    from arvis_scale.engine.exit_status import FAILED
     from arvis_scale.engine.launcher import is_first_process, train_here
     from arvis_scale.engine.run_folder import RunFolder
 
@@ -33,7 +37,7 @@ def train(
     if is_first_process():
         console.print("\n".join(lines), markup=False)
     if status.state != "completed":
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED if status.exit_status is None else status.exit_status)
 
 
 @app.command()

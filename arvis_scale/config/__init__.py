@@ -7,6 +7,7 @@ One file per section, each field's meaning and unit beside it; `run.RunConfig` h
 
 from arvis_scale.config.checkpoints import CheckpointConfig
 from arvis_scale.config.data import DataConfig, ProbeDataConfig
+from arvis_scale.config.guards import GuardConfig
 from arvis_scale.config.hints import suggestion
 from arvis_scale.config.loading import (
     build_config,
@@ -17,7 +18,7 @@ from arvis_scale.config.loading import (
     recipe_path,
     save_config,
 )
-from arvis_scale.config.log import LogConfig
+from arvis_scale.config.log import LogConfig, ProfileConfig
 from arvis_scale.config.optimizer import OptimizerConfig
 from arvis_scale.config.parallel import STRATEGIES, ParallelConfig
 from arvis_scale.config.run import OBJECTIVES, RunConfig
@@ -28,10 +29,12 @@ __all__ = [
     "STRATEGIES",
     "CheckpointConfig",
     "DataConfig",
+    "GuardConfig",
     "LogConfig",
     "OptimizerConfig",
     "ParallelConfig",
     "ProbeDataConfig",
+    "ProfileConfig",
     "RunConfig",
     "TeacherConfig",
     "build_config",

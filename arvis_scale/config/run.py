@@ -8,8 +8,9 @@ from omegaconf import MISSING
 
 from arvis_scale.config.checkpoints import CheckpointConfig
 from arvis_scale.config.data import DataConfig, ProbeDataConfig
+from arvis_scale.config.guards import GuardConfig
 from arvis_scale.config.hints import PRECISIONS, one_of
-from arvis_scale.config.log import LogConfig
+from arvis_scale.config.log import LogConfig, ProfileConfig
 from arvis_scale.config.optimizer import OptimizerConfig
 from arvis_scale.config.parallel import ParallelConfig
 from arvis_scale.config.teacher import TeacherConfig
@@ -49,6 +50,9 @@ class RunConfig:
     precision: str = "fp32"
     # Folder of `weights import` whose objective the run starts from; null: random weights.
     initial_weights: str | None = None
+    # Folder of the run that this one branches from before its cool-down, equal to it in everything but length; null:
+    # trained from scratch (docs/branching.md).
+    parent: str | None = None
 
     data: DataConfig = field(default_factory=DataConfig)
     probe_data: ProbeDataConfig = field(default_factory=ProbeDataConfig)
@@ -56,6 +60,8 @@ class RunConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    guards: GuardConfig = field(default_factory=GuardConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     # Options of each objective; only the section of `objective` is read.
     xtra: XtraOptions = field(default_factory=XtraOptions)
@@ -70,27 +76,59 @@ class RunConfig:
         return -(-self.samples_seen // self.global_batch_size)
 
     @property
+    def data_parallel_size(self) -> int:
+        """Shares that each global batch is split into: the processes, or the copies of the pipeline."""
+        return self.parallel.processes // self.parallel.stages
+
+    @property
     def accumulation_steps(self) -> int:
-        """Micro batches that one process averages per optimizer step."""
-        return self.global_batch_size // (self.micro_batch_size * self.parallel.processes)
+        """Micro batches that one share of a global batch consists of; a pipeline computes several of them at once."""
+        return self.global_batch_size // (self.micro_batch_size * self.data_parallel_size)
 
     def validate(self) -> None:
         """Raise `ValueError`, naming key and value, for what no run could train with."""
         one_of("objective", self.objective, OBJECTIVES)
         one_of("precision", self.precision, PRECISIONS)
-        for section in (self.data, self.optimizer, self.parallel, self.checkpoints, self.log, self.teacher):
+        for section in (
+            self.data,
+            self.optimizer,
+            self.parallel,
+            self.checkpoints,
+            self.log,
+            self.profile,
+            self.guards,
+            self.teacher,
+        ):
             section.validate()
         for key in ("global_batch_size", "micro_batch_size", "image_size", "patch_size"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
-        per_pass = self.micro_batch_size * self.parallel.processes
+        per_pass = self.micro_batch_size * self.data_parallel_size
         if self.global_batch_size % per_pass:
+            stages = f" / parallel.stages={self.parallel.stages}" if self.parallel.stages > 1 else ""
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} is not a multiple of micro_batch_size="
-                f"{self.micro_batch_size} x parallel.processes={self.parallel.processes} = {per_pass}; change one"
+                f"{self.micro_batch_size} x parallel.processes={self.parallel.processes}{stages} = {per_pass}; "
+                f"change one"
+            )
+        if self.parallel.strategy == "zero0" and self.optimizer.name == "muon":
+            raise ValueError(
+                "parallel.strategy=zero0 with optimizer.name=muon: an update with gradients that are not finite could "
+                "not be left out there; take parallel.strategy=zero1"
+            )
+        if self.parallel.strategy == "zero0" and self.precision == "bf16":
+            raise ValueError(
+                "parallel.strategy=zero0 with precision=bf16: DeepSpeed's optimizer for it takes an empty step at the "
+                "start, which puts AdamW's step count off by one; take parallel.strategy=zero1"
             )
         if self.samples_seen < 0 or self.seed < 0:
             raise ValueError(f"samples_seen={self.samples_seen} and seed={self.seed} must not be negative")
+        if self.optimizer.name == "muon" and self.guards.loss_spike is not None:
+            raise ValueError(
+                f"guards.loss_spike={self.guards.loss_spike} needs an update that can be left out, which "
+                "optimizer.name=muon cannot; set guards.loss_spike=null"
+            )
+        self.optimizer.validate_length(self.num_steps, self.global_batch_size)
         if self.unique_images is not None and self.unique_images < 1:
             raise ValueError(f"unique_images={self.unique_images} must be at least 1, or null for the whole split")
         if self.objective == "digpt" and self.teacher.kind != "pixels" and self.teacher.checkpoint is None:

@@ -43,6 +43,10 @@ class Processes:
             dist.all_reduce(total, group=self.control)
         return total.tolist()
 
+    def gather(self, value: float) -> list[float]:
+        """Return every process's `value`, in the order of their ranks, on every process."""
+        return self.sum([value if rank == self.rank else 0.0 for rank in range(self.world_size)])
+
     def tell_all(self, value: Any) -> Any:
         """Return the first process's `value` on every process."""
         values = [value]

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from arvis_scale.engine.exit_status import COMPLETED, PREEMPTED, GuardError, exit_status_of
 from arvis_scale.engine.run_folder import STALE_AFTER_SECONDS, RunFolder, Status
 
 _logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def recorded_status(
     def beat() -> None:
         while not ended.wait(interval):
             try:
-                if not _write_unless_failed(folder, status):
+                if not write_unless_failed(folder, status):
                     return
             except OSError as error:  # a full disk or a network disk that hiccups must not make a living run look dead
                 _logger.warning("status of %s not written: %s", folder.path, error)
@@ -42,16 +43,23 @@ def recorded_status(
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         status.state = "preempted" if interrupted else "failed"
-        status.reason = "interrupted" if interrupted else " ".join(f"{type(error).__name__}: {error}".split())
+        status.reason = "interrupted" if interrupted else _in_one_line(error)
+        status.exit_status = exit_status_of(error)
         _end(ended, thread)
-        _write_unless_failed(folder, status)
+        write_unless_failed(folder, status)
         raise
     _end(ended, thread)
+    status.exit_status = PREEMPTED if status.state == "preempted" else COMPLETED
     if is_first:
         folder.write_status(status)
 
 
-def _write_unless_failed(folder: RunFolder, status: Status) -> bool:
+def _in_one_line(error: BaseException) -> str:
+    kind = "" if isinstance(error, GuardError) else f"{type(error).__name__}: "  # its message says what it is
+    return " ".join(f"{kind}{error}".split())
+
+
+def write_unless_failed(folder: RunFolder, status: Status) -> bool:
     """Write `status`, unless another process of the attempt has failed first: what follows must not hide why."""
     with open(folder.path / ".status.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # nobody writes between the look and the write

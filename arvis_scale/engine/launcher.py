@@ -10,6 +10,7 @@ import time
 from types import FrameType
 
 from arvis_scale.config import RunConfig
+from arvis_scale.engine.exit_status import FAILED
 from arvis_scale.engine.ports import free_port
 from arvis_scale.engine.preemption import SIGNALS
 from arvis_scale.engine.run_folder import RunFolder, Status
@@ -33,12 +34,17 @@ def train_here(config: RunConfig, arguments: list[str]) -> Status:
     check_run(config)
     folder = RunFolder(config.output)
     if folder.status().state != "completed":
-        _run_processes(config.parallel.processes, [sys.executable, "-m", "arvis_scale", *arguments])
+        killed = _run_processes(config.parallel.processes, [sys.executable, "-m", "arvis_scale", *arguments])
+        if killed is not None:
+            _record_kill(folder, *killed)
     return folder.status()
 
 
-def _run_processes(world_size: int, command: list[str]) -> None:
-    """Run `command` once per rank, pass on the signals that make a run save, and wait for all."""
+def _run_processes(world_size: int, command: list[str]) -> tuple[int, signal.Signals] | None:
+    """Run `command` once per rank, pass on the signals that make a run save, and wait for all.
+
+    Returns rank and signal of the process that failed first, where a signal from elsewhere ended it.
+    """
     shared = {
         **os.environ,
         "WORLD_SIZE": str(world_size),
@@ -57,23 +63,49 @@ def _run_processes(world_size: int, command: list[str]) -> None:
 
     earlier = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
-        _wait_for_all(ranks)
+        return _wait_for_all(ranks)
     finally:
         for process in ranks:
             process.kill()
+        for process in ranks:
+            process.wait()
         for number, handler in earlier.items():
             signal.signal(number, handler)
 
 
-def _wait_for_all(ranks: list[subprocess.Popen[bytes]]) -> None:
-    """Return when all have ended, or some time after the first has failed."""
+def _wait_for_all(ranks: list[subprocess.Popen[bytes]]) -> tuple[int, signal.Signals] | None:
+    """Return when all have ended, or some time after the first has failed; see `_run_processes`."""
     deadline = None
+    first_failed: int | None = None
     while any(process.poll() is None for process in ranks):
-        if deadline is None and any(process.returncode for process in ranks):
+        if first_failed is None:
+            first_failed = _killed_or_failed(ranks)
             deadline = time.monotonic() + _GRACE_SECONDS
-        if deadline is not None and time.monotonic() > deadline:
-            return
+        elif deadline is not None and time.monotonic() > deadline:
+            break
         time.sleep(0.2)
+    rank = _killed_or_failed(ranks) if first_failed is None else first_failed
+    code = ranks[rank].returncode if rank is not None else 0
+    assert code is not None, "it has ended"
+    return (rank, signal.Signals(-code)) if rank is not None and code < 0 else None
+
+
+def _killed_or_failed(ranks: list[subprocess.Popen[bytes]]) -> int | None:
+    """Return the rank of a process that a signal ended, else of one that failed: a failure often follows a kill."""
+    codes = {rank: process.returncode for rank, process in enumerate(ranks) if process.returncode}
+    return min(codes, key=lambda rank: (codes[rank] > 0, rank), default=None)
+
+
+def _record_kill(folder: RunFolder, rank: int, number: signal.Signals) -> None:
+    """Write why a run ended whose process could not; what the others saw of it follows."""
+    status = folder.status()
+    if status.state not in ("running", "failed"):
+        return
+    seen = f"; another process: {status.reason}" if status.reason else ""
+    advice = "; out of memory?" if number is signal.SIGKILL else ""
+    status.state, status.exit_status = "failed", FAILED
+    status.reason = f"the process of rank {rank} was ended by {number.name}{advice}{seen}"
+    folder.write_status(status)
 
 
 def is_first_process() -> bool:

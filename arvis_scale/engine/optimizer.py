@@ -1,48 +1,66 @@
-"""AdamW with the recipes' parameter groups, and the learning-rate schedule."""
+"""AdamW with the recipes' parameter groups, or Muon for the matrices of transformer blocks."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import re
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import AdamW
 
 from arvis_scale.config import OptimizerConfig
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Return AdamW over two groups: matrices and higher with weight decay, one-dimensional parameters without.
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return the run's optimizer over the trained parameters of `model`, an objective or its pipeline stages.
 
-    torch's own AdamW: DeepSpeed's fused kernels would be compiled at the first step.
+    AdamW has two groups: matrices and higher with weight decay, one-dimensional parameters without. Its kernel is
+    torch's own fused one: DeepSpeed's would be compiled at the first step. With Muon the matrices of the blocks are a
+    group behind them.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    hidden = {name for name in trained if config.name == "muon" and is_hidden_matrix(name, trained[name])}
+    others = [parameter for name, parameter in trained.items() if name not in hidden]
+    adamw = {"lr": config.learning_rate, "betas": (config.beta1, config.beta2), "eps": 1e-8}
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {**adamw, "params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
+        {**adamw, "params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        fused=next(model.parameters()).device.type == "cuda",
-    )
+    groups = [group for group in groups if group["params"]]
+    if config.name == "muon":
+        return _muon([trained[name] for name in sorted(hidden)], groups, config)
+    return AdamW(groups, fused=True)
 
 
-def learning_rate_factor(config: OptimizerConfig, num_steps: int) -> Callable[[int], float]:
-    """Return step -> learning rate as a fraction of the peak, for steps 0..num_steps-1.
+def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Return whether `parameter` is a matrix of a transformer block: those that Muon is for.
 
-    A line from the initial rate up to the peak, reached at step `warmup_fraction * num_steps`, then a half cosine down
-    to the final rate, reached at the last step.
+    Not embeddings, positions and heads (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
     """
-    warmup_steps = round(config.warmup_fraction * num_steps)
-    initial = config.initial_learning_rate / config.learning_rate
-    final = config.final_learning_rate / config.learning_rate
+    return parameter.ndim == 2 and re.search(r"(^|\.)blocks\.\d+\.", name) is not None
 
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return initial + (1.0 - initial) * step / warmup_steps
-        progress = (step - warmup_steps) / max(1, num_steps - 1 - warmup_steps)
-        return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
-    return factor
+def _muon(
+    hidden: Sequence[nn.Parameter], others: list[dict[str, Any]], config: OptimizerConfig
+) -> torch.optim.Optimizer:
+    """Return DeepSpeed's Muon for the matrices `hidden`, with AdamW inside for the groups `others`.
+
+    torch's own Muon cannot be used: ZeRO gives an optimizer flat shares of all parameters, in which there are no
+    matrices. DeepSpeed orthogonalizes before it flattens, where parameters say `use_muon`.
+    """
+    # Imported here because it takes seconds.
+    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
+
+    matrices = {
+        "params": list(hidden),
+        "lr": config.muon_learning_rate,
+        "momentum": config.muon_momentum,
+        "weight_decay": config.weight_decay,
+    }
+    groups = [*({**group, "use_muon": False} for group in others), {**matrices, "use_muon": True}]
+    for group in groups:
+        for parameter in group["params"]:
+            parameter.use_muon = group["use_muon"]
+    return MuonWithAuxAdam(groups, adam_optimizer=AdamW, adam_optimizer_kwargs={"fused": True})

@@ -7,38 +7,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from arvis_scale.atomic import write_json
 from arvis_scale.config import RunConfig, load_config
 from arvis_scale.data.selection import Selection
-from arvis_scale.engine.deepspeed_here import DeepSpeedEngine
+from arvis_scale.engine.branching import branch_entries
 from arvis_scale.engine.distributed import Processes
-from arvis_scale.engine.export import consolidated_encoder, load_encoder, save_encoder
-from arvis_scale.engine.metrics import read_metrics
+from arvis_scale.engine.export import load_encoder, save_encoder
+from arvis_scale.engine.metrics_log import read_metrics
 from arvis_scale.engine.run_folder import SCHEMA_VERSION, RunFolder
-from arvis_scale.engine.setup import encoder_of
+from arvis_scale.engine.setup import encoder_of, params_of
+from arvis_scale.engine.train_engine import TrainEngine
 from arvis_scale.evaluation.probe_run import open_probe_data, probe_encoder, probe_raw_pixels
-from arvis_scale.models.objective import Objective
 
 
 def finish_run(
     config: RunConfig,
     folder: RunFolder,
-    engine: DeepSpeedEngine,
-    objective: Objective,
+    engine: TrainEngine,
     images: Selection,
     processes: Processes,
     *,
     flops: float,
     val_loss: float,
     seconds: float,
-) -> None:
-    """Export and probe the encoder and write the result; every process must call it."""
-    weights = consolidated_encoder(engine)
+) -> dict[str, Any]:
+    """Export and probe the encoder, write the result and return what the probes found; every process must call it."""
+    weights = engine.encoder_weights()
     if not processes.is_first:
-        return
+        return {}
     save_encoder(weights, folder.encoder)
+    probes = probe_run(config, processes.device)
     samples_seen = config.num_steps * config.global_batch_size
     logged = read_metrics(folder.metrics)
     write_json(
@@ -46,21 +46,22 @@ def finish_run(
         {
             **_identity(config),
             "kind": "trained" if samples_seen else "untrained",
-            "params_encoder": _num_elements(objective.encoder),
-            "params_total": _num_elements(objective),
+            **params_of(config),
+            **branch_entries(folder),
             "unique_images": len(images.train_indices) if samples_seen else 0,
             "samples_seen": samples_seen,
             "train_flops": flops * samples_seen,
             "train_loss": next((line["loss"] for line in reversed(logged) if "loss" in line), None),
             "val_loss": val_loss,
             "pretrain_data": {"name": images.dataset.name, "hash": images.dataset.content_hash},
-            "probes": probe_run(config, processes.device),
+            "probes": probes,
             "wall_seconds": seconds,
             "device_seconds": seconds * processes.world_size,
             "world_size": processes.world_size,
             "strategy": config.parallel.strategy,
         },
     )
+    return probes
 
 
 def probe_run(config: RunConfig, device: torch.device) -> dict[str, Any]:
@@ -156,8 +157,3 @@ def _identity(config: RunConfig) -> dict[str, Any]:
         "initial_weights": config.initial_weights,
         "probe_data": {"name": probe_data.name, "hash": probe_data.content_hash} if probe_data else None,
     }
-
-
-def _num_elements(module: nn.Module) -> int:
-    # Under ZeRO-3 a parameter's own tensor is empty between uses; DeepSpeed keeps its true size beside it.
-    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in module.parameters())

@@ -39,6 +39,8 @@ class Status:
     host: str = ""
     # Why it failed or stopped, in one line.
     reason: str = ""
+    # With which status its processes ended (`engine.exit_status`); null while it lives.
+    exit_status: int | None = None
     schema_version: int = SCHEMA_VERSION
 
     def next_attempt(self, num_steps: int) -> Status:
@@ -60,9 +62,13 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
+        self.profile = self.path / "profile"
         self.checkpoints = self.path / "checkpoints"
+        self.incidents = self.path / "incidents"
+        self.watchdog = self.path / "watchdog"
         self.encoder = self.path / "encoder.safetensors"
         self.palette = self.path / "palette.npy"
+        self.branch = self.path / "branch.json"
         self.status_file = self.path / "status.json"
         self.result = self.path / "result.json"
 

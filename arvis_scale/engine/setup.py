@@ -107,19 +107,48 @@ class Preparation:
         return prepared
 
 
+def shapes_of_batch(config: RunConfig, batch_size: int) -> Batch:
+    """Return a prepared batch without content, on the current default device: what the objective reads, in shape."""
+    side = config.image_size
+    shapes = {
+        "images": torch.zeros(batch_size, 3, side, side),
+        "sample_seeds": torch.zeros(batch_size, dtype=torch.int64),
+        "step": torch.zeros((), dtype=torch.int64),
+    }
+    teacher = teacher_shape_of(config)
+    if teacher is not None:
+        shapes["teacher_tokens"] = torch.zeros(batch_size, 1 + teacher.grid**2, teacher.width)
+    return shapes
+
+
 def flops_per_sample(config: RunConfig, prepare: Preparation) -> float:
     """Return the FLOPs that one training image costs, the teacher's forward pass among them."""
-    images = torch.zeros(2, 3, config.image_size, config.image_size, dtype=torch.uint8)
-    batch = prepare({"images": images, "sample_seeds": torch.zeros(2, dtype=torch.int64)})
-    batch["step"] = torch.tensor(0)
-    flops = training_flops_per_sample(lambda: objective_of(config, prepare.teacher), batch)
+    with torch.device("meta"):
+        batch = shapes_of_batch(config, 2)
+    flops = training_flops_per_sample(lambda: build_of(config, teacher_shape_of(config)), batch)
     if prepare.teacher is not None:
-        flops += forward_flops_per_sample(prepare.teacher, batch["images"])
+        images = torch.zeros(2, 3, config.image_size, config.image_size, device=prepare.device)
+        flops += forward_flops_per_sample(prepare.teacher, images)
     return flops
 
 
-def train_batches(config: RunConfig, images: Selection, *, rank: int, start_step: int) -> Iterator[Batch]:
-    """Return one process's micro batches from optimizer step `start_step` to the last."""
+def params_of(config: RunConfig) -> dict[str, int]:
+    """Return the parameters of the run's encoder and of its whole objective, by the names of result.json."""
+    with torch.device("meta"):
+        objective = build_of(config, teacher_shape_of(config))
+    return {
+        "params_encoder": sum(parameter.numel() for parameter in objective.encoder.parameters()),
+        "params_total": sum(parameter.numel() for parameter in objective.parameters()),
+    }
+
+
+def train_batches(
+    config: RunConfig, images: Selection, *, rank: int, start_step: int, batches_skipped: int = 0
+) -> Iterator[Batch]:
+    """Return the micro batches of data-parallel rank `rank` from optimizer step `start_step` to the last.
+
+    Step i reads global batch `i + batches_skipped`, both counted from 0.
+    """
     data = config.data
     return training_batches(
         images.train_split,
@@ -132,21 +161,21 @@ def train_batches(config: RunConfig, images: Selection, *, rank: int, start_step
         global_batch_size=config.global_batch_size,
         micro_batch_size=config.micro_batch_size,
         rank=rank,
-        world_size=config.parallel.processes,
+        world_size=config.data_parallel_size,
         num_workers=data.num_workers,
-        start_samples=start_step * config.global_batch_size,
-        num_samples=config.num_steps * config.global_batch_size,
+        start_samples=(start_step + batches_skipped) * config.global_batch_size,
+        num_samples=(config.num_steps + batches_skipped) * config.global_batch_size,
     )
 
 
 def validation_batches(config: RunConfig, images: Selection, *, rank: int) -> Iterator[Batch]:
-    """Return one process's share of the validation images."""
+    """Return data-parallel rank `rank`'s share of the validation images."""
     return evaluation_batches(
         images.validation_split,
         images.validation_indices,
         image_size=config.image_size,
         batch_size=config.micro_batch_size,
         rank=rank,
-        world_size=config.parallel.processes,
+        world_size=config.data_parallel_size,
         num_workers=config.data.num_workers,
     )

@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor
 
-from arvis_scale.engine.deepspeed_here import DeepSpeedEngine
 from arvis_scale.engine.distributed import Processes
-from arvis_scale.engine.metrics import MetricsLog
-from arvis_scale.models.pictures import prediction_pictures
-
-Batch = dict[str, Tensor]
-_NUM_IMAGES = 8  # shown in a picture
+from arvis_scale.engine.metrics_log import MetricsLog
+from arvis_scale.engine.train_engine import Batch, TrainEngine
 
 
 @torch.no_grad()
 def validate(
-    engine: DeepSpeedEngine,
+    engine: TrainEngine,
     batches: Iterable[Batch],
     prepare: Callable[[Batch], Batch],
     processes: Processes,
@@ -30,19 +25,17 @@ def validate(
     All processes bring the same number of batches (ZeRO-3 gathers parameters in every forward pass); images that only
     fill up a batch carry weight 0.
     """
-    engine.eval()
     total, count = 0.0, 0.0
-    pictures: dict[str, Tensor] = {}
+    pictures: dict[str, torch.Tensor] = {}
     for number, raw in enumerate(batches):
-        batch = prepare(raw)
+        batch = prepare(raw) if engine.reads_batches else raw
         weight = float(raw["weights"].sum())
-        loss, _ = engine(batch)
-        if weight:
+        loss = engine.evaluate(batch)
+        if weight and engine.holds_losses:
             total += float(loss) * weight
             count += weight
         if number == 0:
-            pictures = prediction_pictures(engine.module, {key: value[:_NUM_IMAGES] for key, value in batch.items()})
-    engine.train()
+            pictures = engine.pictures(batch)
     total, count = processes.sum([total, count])
     val_loss = total / count
     log.scalars(step, {"val_loss": val_loss})

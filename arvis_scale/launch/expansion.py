@@ -49,7 +49,7 @@ def _grid(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
 
 _NAMED = ("objective", "preset", "unique_images", "samples_seen", "seed")
 # How a run is spread changes none of its numbers, so it is not in its name either.
-_UNNAMED = ("micro_batch_size", "parallel.", "log.", "data.num_workers")
+_UNNAMED = ("micro_batch_size", "parallel.", "checkpoints.", "log.", "data.num_workers")
 
 
 def _run_name(keys: Mapping[str, Any], point: Mapping[str, Any]) -> str:

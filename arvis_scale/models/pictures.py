@@ -32,6 +32,9 @@ _MAX_MASK_PIXELS = 1024
 # iGPT samples per picture: every pixel of theirs is a pass through the model.
 _NUM_SAMPLES = 4
 _COLORMAP = "viridis"
+# Colors of an attention mask, which stand out from a white page and from a black one.
+MAY_ATTEND = (0.17, 0.37, 0.54)  # blue
+MAY_NOT_ATTEND = (0.85, 0.85, 0.85)
 _NOT_PREDICTED = 0.25  # gray
 
 
@@ -75,7 +78,7 @@ def attention_mask(objective: Objective, sample_seed: int = 0) -> AttentionMask:
 
 
 def mask_pictures(objective: Objective) -> dict[str, Tensor]:
-    """Return pictures of the encoder's attention mask by name; white: the row may attend to the column."""
+    """Return pictures of the encoder's attention mask by name; blue: the row may attend to the column."""
     mask = attention_mask(objective)
     masks = {"attention_mask/computed": mask.allowed, "attention_mask/raster": mask.in_raster_order()}
     if torch.equal(*masks.values()):
@@ -83,7 +86,8 @@ def mask_pictures(objective: Objective) -> dict[str, Tensor]:
     pictures = {}
     for name, allowed in masks.items():
         thinned = -(-len(allowed) // _MAX_MASK_PIXELS)
-        pictures[name] = enlarged(allowed[::thinned, ::thinned].float().expand(3, -1, -1), _MASK_PIXELS)
+        colors = torch.tensor([MAY_NOT_ATTEND, MAY_ATTEND])[allowed[::thinned, ::thinned].long()]  # n x n x 3
+        pictures[name] = enlarged(colors.permute(2, 0, 1), _MASK_PIXELS)
     return pictures
 
 

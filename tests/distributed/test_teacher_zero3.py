@@ -18,23 +18,24 @@ STEP_AND_SAVE = """
 import json, sys
 import torch
 from arvis_scale.config import load_config
-from arvis_scale.engine.checkpoints import save_checkpoint
+from arvis_scale.engine.checkpoints import Checkpoints
 from arvis_scale.engine.distributed import join_processes
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.setup import Preparation, load_teacher_of, objective_of
-from arvis_scale.engine.train import start_engine
+from arvis_scale.engine.zero_engine import ZeroEngine
 
 config = load_config(sys.argv[1])
 processes = join_processes()
 prepare = Preparation(processes.device, load_teacher_of(config, processes.device))
-engine = start_engine(config, objective_of(config, prepare.teacher))
+engine = ZeroEngine(objective_of(config, prepare.teacher), config, processes).deepspeed
 for step in range(2):
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     loss, _ = engine(prepare({"images": images, "sample_seeds": torch.arange(4), "step": torch.full((1,), step)}))
     engine.backward(loss)
     engine.step()
 folder = RunFolder(config.output)
-save_checkpoint(engine, folder.checkpoints, processes, config=config, client_state={"step": 2})
+with Checkpoints(folder.checkpoints, processes, config) as checkpoints:
+    checkpoints.save(engine, {"step": 2})
 seen = {
     "teacher": {name: list(p.shape) for name, p in prepare.teacher.tower.named_parameters()},
     "teacher_is_partitioned": [name for name, p in prepare.teacher.tower.named_parameters() if hasattr(p, "ds_id")],

@@ -1,11 +1,10 @@
-"""Status and metrics survive what a crash leaves behind."""
+"""A status survives what a crash leaves behind."""
 
 import time
 
 import pytest
 
 from arvis_scale.engine.heartbeat import recorded_status
-from arvis_scale.engine.metrics import MetricsLog, read_metrics
 from arvis_scale.engine.run_folder import STALE_AFTER_SECONDS, RunFolder, Status
 
 
@@ -55,30 +54,3 @@ def test_the_heartbeat_of_a_process_that_hangs_leaves_the_failure_of_another(tmp
         time.sleep(0.1)
         assert folder.status().reason == "MemoryError: the cause"
         first.state = "failed"  # as it would be when the hanging process is killed at last
-
-
-def test_cut_last_line_of_metrics_is_left_out_and_another_bad_line_is_named(tmp_path):
-    file = tmp_path / "metrics.jsonl"
-    file.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    assert read_metrics(file) == [{"step": 1, "loss": 2.0}]
-    file.write_text('{"step": 1, "lo\n{"step": 2, "loss": 2.0}\n')
-    with pytest.raises(ValueError, match="metrics.jsonl line 1"):
-        read_metrics(file)
-
-
-def test_resuming_drops_the_lines_after_the_checkpoint(tmp_path):
-    folder = RunFolder(tmp_path)
-    with MetricsLog(folder, step=0, num_steps=3, is_first=True) as log:
-        for step in (1, 2, 3):
-            log.scalars(step, {"loss": float(step)})
-    with MetricsLog(folder, step=2, num_steps=3, is_first=True) as log:
-        log.scalars(3, {"loss": float("inf")})
-    assert [(line["step"], line["loss"]) for line in read_metrics(folder.metrics)] == [(1, 1.0), (2, 2.0), (3, None)]
-
-
-def test_the_validation_after_the_last_step_stands_in_the_file_once(tmp_path):
-    folder = RunFolder(tmp_path)
-    for _ in range(2):
-        with MetricsLog(folder, step=3, num_steps=3, is_first=True) as log:
-            log.scalars(3, {"val_loss": 0.5})
-    assert read_metrics(folder.metrics) == [{"step": 3, "val_loss": 0.5}]

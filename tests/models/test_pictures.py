@@ -13,6 +13,8 @@ from arvis_scale.models.build import OBJECTIVES, build_objective
 from arvis_scale.models.digpt import Digpt
 from arvis_scale.models.objective import Objective
 from arvis_scale.models.pictures import (
+    MAY_ATTEND,
+    MAY_NOT_ATTEND,
     attention_mask,
     cosine_maps,
     enlarged,
@@ -88,7 +90,9 @@ def test_mask_pictures_show_every_entry_of_the_mask_as_a_square(name: str) -> No
     shown = mask.in_raster_order()
     factor = raster.shape[-1] // len(shown)
     assert raster.shape == (3, factor * len(shown), factor * len(shown)) and raster.shape[-1] >= 256
-    assert torch.equal(raster[0, ::factor, ::factor].bool(), shown)
+    colors = raster[:, ::factor, ::factor].permute(1, 2, 0)  # n x n x 3
+    assert torch.equal((colors == torch.tensor(MAY_ATTEND)).all(dim=-1), shown)
+    assert torch.equal((colors == torch.tensor(MAY_NOT_ATTEND)).all(dim=-1), ~shown)
     assert bool(pictures) == (not torch.equal(shown, mask.allowed))
 
 
