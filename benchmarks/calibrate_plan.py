@@ -1,7 +1,7 @@
 """What `arvis-scale plan` knows of this machine: the fraction of its peak that training reaches, by size.
 
-    python benchmarks/calibrate_plan.py            # ten minutes on a CPU; writes planning/calibration.json
-    python benchmarks/calibrate_plan.py --device h200
+    python benchmarks/calibrate_plan.py                        # ten minutes on a CPU; shows what it finds
+    python benchmarks/calibrate_plan.py --device h200 --write  # and puts it into arvis_scale/planning/calibration.json
 
 XTRA under ZeRO-1 on one process, so that nothing waits for a network; seconds of the best of three steps. On a CPU also
 what a process holds beside its tensors, which preset pico shows, whose tensors are next to nothing. Entries of other
@@ -71,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=DEVICES, default=device_here(), help="what this machine's device is called")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    parser.add_argument("--write", action="store_true", help="replace this device's entries of calibration.json")
     arguments = parser.parse_args()
     path = Path(str(resources.files("arvis_scale.planning"))) / "calibration.json"
     known = read_json(path, newest_schema=1)
@@ -79,8 +80,9 @@ def main() -> None:
     kept = [entry for entry in known["entries"] if (entry["device"], entry["precision"]) not in replaced]
     if arguments.device == "cpu":
         known["cpu_process_bytes"] = process_bytes()
-    write_json(path, {**known, "entries": [*kept, *new]})
-    Console().print(f"written: {path}")
+    if arguments.write:
+        write_json(path, {**known, "entries": [*kept, *new]})
+        Console().print(f"written: {path}")
 
 
 if __name__ == "__main__":

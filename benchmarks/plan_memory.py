@@ -160,7 +160,7 @@ def work(values: dict[str, Any]) -> None:
         processor_seconds.append(time.process_time() - started_processor)
     peak = device_peak(processes.device, config.precision)
     took = {"seconds": min(seconds), "processor_seconds": min(processor_seconds), "peak_tflops": peak}
-    print(json.dumps({"bytes": _most() - resident, **took}), flush=True)
+    print(json.dumps({"bytes": _most() - resident, "resident": resident, **took}), flush=True)
 
 
 def _start_counting() -> int:

@@ -25,7 +25,7 @@ def test_saved_config_is_complete_and_loads_to_the_same_run(tmp_path):
     [
         ("optimizer.learning_rat=1", "unknown key 'optimizer.learning_rat'; did you mean 'learning_rate'?"),
         ("learning_rate=1", "did you mean 'optimizer.learning_rate'?"),
-        ("optimizer.lr=1", "optimizer has learning_rate,"),
+        ("optimizer.lr=1", "optimizer has name, learning_rate,"),
         ("unique_image=1", "did you mean 'unique_images'?"),
         ("seed=soon", "seed='soon'"),
         ("objective=xtrah", "did you mean 'xtra'?"),

@@ -21,20 +21,23 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     group behind them.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    hidden = {name for name in trained if config.name == "muon" and is_hidden_matrix(name, trained[name])}
+    hidden = {name for name in trained if config.name == "muon" and _is_hidden_matrix(name, trained[name])}
     others = [parameter for name, parameter in trained.items() if name not in hidden]
     adamw = {"lr": config.learning_rate, "betas": (config.beta1, config.beta2), "eps": 1e-8}
     groups = [
         {**adamw, "params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
         {**adamw, "params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
     if config.name == "muon":
         return _muon([trained[name] for name in sorted(hidden)], groups, config)
-    return AdamW(groups, fused=True)
+    return AdamW(_not_empty(groups), fused=True)
 
 
-def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+def _not_empty(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [group for group in groups if group["params"]]
+
+
+def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Return whether `parameter` is a matrix of a transformer block: those that Muon is for.
 
     Not embeddings, positions and heads (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
@@ -59,7 +62,7 @@ def _muon(
         "momentum": config.muon_momentum,
         "weight_decay": config.weight_decay,
     }
-    groups = [*({**group, "use_muon": False} for group in others), {**matrices, "use_muon": True}]
+    groups = _not_empty([*({**group, "use_muon": False} for group in others), {**matrices, "use_muon": True}])
     for group in groups:
         for parameter in group["params"]:
             parameter.use_muon = group["use_muon"]

@@ -46,8 +46,8 @@ def load_universal(engine: DeepSpeedEngine, folder: Path, tag: str) -> dict[str,
         optimizer.param_groups, settings, engine.lr_scheduler.get_last_lr(), strict=True
     ):
         group.update({**own, "lr": learning_rate})
-    # ... and with one step counter, which each of them then advances.
-    for state in optimizer.state.values():
+    # ... and with one step counter, which each of them then advances. Fused AdamW wants it beside the weights.
+    for weights, state in optimizer.state.items():
         if isinstance(state.get("step"), torch.Tensor):
-            state["step"] = state["step"].clone()
+            state["step"] = state["step"].to(weights.device, copy=True)
     return client_state

@@ -157,6 +157,8 @@ class _Planner:
         stages = _DEFAULT_STAGES if strategy == "pipeline" else 1
         changed = replace(parallel, strategy=strategy, stages=stages, deepspeed={})
         variant = replace(self.config, parallel=changed)
+        if changed.processes % stages:
+            return variant, stages  # refused by its validation
         # Without stages, or with them, a device's share of the global batch is another.
         share = variant.global_batch_size // variant.data_parallel_size
         sizes = [size for size in _divisors(share) if size <= self.config.micro_batch_size]

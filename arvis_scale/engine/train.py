@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from arvis_scale.engine.checks import check_run
 from arvis_scale.engine.compilation import compile_engine
 from arvis_scale.engine.distributed import Processes, join_processes
 from arvis_scale.engine.guarded_engine import guard_engine
-from arvis_scale.engine.guards import Guards
 from arvis_scale.engine.heartbeat import recorded_status
 from arvis_scale.engine.incidents import Incident, no_checkpoint_before, respond_to
 from arvis_scale.engine.initial_weights import load_initial_weights
@@ -66,165 +64,187 @@ def train(config: RunConfig) -> Status:
         processes.barrier()  # all have read the attempt before one writes the next
         limit = TimeLimit(config.guards.time_limit_minutes)
         with recorded_status(folder, status, is_first=processes.is_first), PreemptionFlag(limit) as preemption:
-            _train(config, folder, images, processes, status, preemption)
+            Trainer(config, folder, images, processes, status, preemption).train()
         if status.state == "completed" and processes.is_first:
             prune_finished_run(folder.checkpoints, config.checkpoints)
     return status
 
 
-def _train(
-    config: RunConfig,
-    folder: RunFolder,
-    images: Selection,
-    processes: Processes,
-    status: Status,
-    preemption: PreemptionFlag,
-) -> None:
-    data = images.dataset
-    if processes.is_first:
-        save_config(config, folder.config)
-        named = {"name": data.name, "hash": data.content_hash}
-        folder.write_environment(processes.world_size, processes.device.type, named)
-    write_palette(config, images, processes)
-    # Of a pipeline, the processes of the first stage alone read batches.
-    reads_batches = processes.rank < config.data_parallel_size
-    prepare = Preparation(processes.device, load_teacher_of(config, processes.device) if reads_batches else None)
-    flops = flops_per_sample(config, prepare)
-    masks, engine = start_engine(config, processes)
-    guards = guard_engine(engine, config.guards, processes)
-    built = Built(prepare, engine, guards, flops, masks)
-    with Checkpoints(folder.checkpoints, processes, config) as checkpoints:
-        rewind = None
-        while True:
-            rewind = _train_from_checkpoint(
-                config, folder, images, processes, status, preemption, built, checkpoints, rewind
-            )
-            if rewind is None:
-                return
+class Trainer:
+    """One start of a run: what it builds once, and the loop that it may go through again from a checkpoint."""
 
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        images: Selection,
+        processes: Processes,
+        status: Status,
+        preemption: PreemptionFlag,
+    ) -> None:
+        self.config, self.folder, self.images = config, folder, images
+        self.processes, self.status, self.preemption = processes, status, preemption
+        if processes.is_first:
+            save_config(config, folder.config)
+            data = {"name": images.dataset.name, "hash": images.dataset.content_hash}
+            folder.write_environment(processes.world_size, processes.device.type, data)
+        write_palette(config, images, processes)
+        # Of a pipeline, the processes of the first stage alone read batches.
+        reads_batches = processes.rank < config.data_parallel_size
+        teacher = load_teacher_of(config, processes.device) if reads_batches else None
+        self.prepare = Preparation(processes.device, teacher)
+        self.flops = flops_per_sample(config, self.prepare)
+        self.masks, self.engine = start_engine(config, processes)
+        self.guards = guard_engine(self.engine, config.guards, processes)
+        self.slowest = SlowestRank(processes)
+        self.watchdog = Watchdog(
+            folder,
+            status,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            minutes=config.guards.watchdog_minutes,
+            is_symmetric=self.engine.own_work is not None,
+        )
 
-def _train_from_checkpoint(
-    config: RunConfig,
-    folder: RunFolder,
-    images: Selection,
-    processes: Processes,
-    status: Status,
-    preemption: PreemptionFlag,
-    built: Built,
-    checkpoints: Checkpoints,
-    rewind: Incident | None,
-) -> Incident | None:
-    """Train from the newest checkpoint to the end of the run, or until it is preempted.
+    def train(self) -> None:
+        """Train, validate and probe, or stop as preempted; `status` says which."""
+        with Checkpoints(self.folder.checkpoints, self.processes, self.config) as self.checkpoints, self.watchdog:
+            rewind = None
+            while True:
+                self._resume(rewind)
+                with self._open_log() as self.log, self._open_profiler() as self.profiler:
+                    rewind = self._train_to_the_end()
+                    if rewind is None and self.status.state == "running":
+                        self._finish()
+                if rewind is None:
+                    return
 
-    Returns a bad step that the run is to go back from, if one comes first: called again with it as `rewind`, it goes on
-    with the batches after it.
-    """
-    prepare, engine, guards = built.prepare, built.engine, built.guards
-    resumed = checkpoints.load(engine.deepspeed)
-    if resumed is None and rewind is not None:
-        raise no_checkpoint_before(rewind, folder)
-    resumed = resumed or _BEGINNING
-    step = resumed["step"]
-    train_seconds = own_seconds(folder, step, resumed["train_seconds"])
-    status.step = step
-    window = LossWindow(resumed["window"] if processes.is_first else None)
-    guards.load(resumed["guards"], batches_skipped=rewind.batch + 1 - step if rewind else None)
-    batches = train_batches(
-        config, images, rank=engine.data_rank, start_step=step, batches_skipped=guards.batches_skipped
-    )
-    speed = Speedometer(config, flops_per_sample=built.flops, device=processes.device)
-    slowest = SlowestRank(processes)
+    def _resume(self, rewind: Incident | None) -> None:
+        """Go back to the newest checkpoint, or to the beginning; after bad step `rewind` with the batches after it."""
+        resumed = self.checkpoints.load(self.engine.deepspeed)
+        if resumed is None and rewind is not None:
+            raise no_checkpoint_before(rewind, self.folder)
+        resumed = resumed or _BEGINNING
+        self.step = self.status.step = resumed["step"]
+        self.train_seconds = own_seconds(self.folder, self.step, resumed["train_seconds"])
+        self.window = LossWindow(resumed["window"] if self.processes.is_first else None)
+        batches_skipped = rewind.batch + 1 - self.step if rewind else None
+        self.guards.load(resumed["guards"], batches_skipped=batches_skipped)
+        self.batches = train_batches(
+            self.config,
+            self.images,
+            rank=self.engine.data_rank,
+            start_step=self.step,
+            batches_skipped=self.guards.batches_skipped,
+        )
+        self.speed = Speedometer(self.config, flops_per_sample=self.flops, device=self.processes.device)
 
-    def next_batch() -> Batch:
-        watchdog.progress(step, "data")
-        with speed.waiting_for_data():
-            raw = next(batches)
-        batch = {**prepare(raw), "step": torch.tensor(step, device=processes.device)}
-        watchdog.progress(step, "compute")
-        return batch
-
-    metrics_log = MetricsLog(folder, step=step, num_steps=config.num_steps, is_first=processes.is_first)
-    profiler = StepProfiler(config.profile, folder.profile, rank=processes.rank, step=step)
-    watchdog = Watchdog(
-        folder,
-        status,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        minutes=config.guards.watchdog_minutes,
-        is_symmetric=engine.own_work is not None,
-    )
-    with metrics_log as log, profiler, watchdog:
-        if log.is_new:
-            log.begin(config, unique_images=len(images.train_indices), images=built.masks)
-        while step < config.num_steps:
+    def _train_to_the_end(self) -> Incident | None:
+        """The train loop. Returns a bad step that the run is to go back from, if one comes first."""
+        config, num_steps = self.config, self.config.num_steps
+        while self.step < num_steps:
             started = time.perf_counter()
-            learning_rate = engine.learning_rate
-            for loss, parts in engine.train_step(next_batch):
-                window.add(loss, parts, is_kept=guards.kept)
-            step += 1
-            guards.end_step(step)
-            status.step = step
-            is_logged = is_due(step, config.log.metrics_every, config.num_steps)
-            pauses = (config.log.validate_every, config.checkpoints.every)
-            if torch.cuda.is_available() and (is_logged or any(is_due(step, n, config.num_steps) for n in pauses)):
+            learning_rate = self.engine.learning_rate
+            for loss, parts in self.engine.train_step(self._next_batch):
+                self.window.add(loss, parts, is_kept=self.guards.kept)
+            self.step += 1
+            self.status.step = self.step
+            self.guards.end_step(self.step)
+            is_logged = is_due(self.step, config.log.metrics_every, num_steps)
+            is_validated = is_due(self.step, config.log.validate_every, num_steps)
+            is_saved = is_due(self.step, config.checkpoints.every, num_steps)
+            if torch.cuda.is_available() and (is_logged or is_validated or is_saved):
                 torch.cuda.synchronize()  # steps may still be under way, whose time is theirs, not the pause's
             seconds = time.perf_counter() - started
-            speed.count_step(seconds)
-            train_seconds += seconds
-            profiler.step()
-            preemption.look_at_clock(step_seconds=seconds, save_seconds=checkpoints.seconds_to_disk)
-            preempted = processes.any(preemption.raised_by is not None)
-            is_saved = preempted or is_due(step, config.checkpoints.every, config.num_steps)
+            self._count(seconds)
+            is_preempted = self._agree_to_stop(seconds)
 
-            if is_logged or is_saved or guards.must_read:
-                bad = respond_to(guards.read(), config, images, folder, is_first=processes.is_first)
+            if is_logged or is_saved or is_preempted or self.guards.must_read:
+                bad = respond_to(self.guards.read(), config, self.images, self.folder, is_first=self.processes.is_first)
                 if bad is not None:
                     return bad
             if is_logged:
-                course = {"lr": learning_rate, "grad_norm": engine.grad_norm}
-                samples_seen = float(step * config.global_batch_size)
-                speeds = speed.read()
-                if engine.own_work is not None:
-                    speeds |= slowest.compare(engine.own_work.read())
-                log.scalars(step, {"samples_seen": samples_seen, **window.mean(processes), **course, **speeds})
-                log.say(step, config.num_steps)
-            if config.log.validate_every and step % config.log.validate_every == 0 and step < config.num_steps:
-                held_out = validation_batches(config, images, rank=engine.data_rank)
-                validate(engine, watchdog.over(held_out, step, "validation"), prepare, processes, log, step)
-            if is_saved:
-                watchdog.progress(step, "checkpoint")
-                state = {"step": step, "train_seconds": train_seconds, "window": window.state(processes)}
-                checkpoints.save(engine.deepspeed, {**state, "guards": guards.state()})
-                speed.count_checkpoint(checkpoints.save_seconds)
-            if preempted and step < config.num_steps:
-                status.state, status.reason = "preempted", preemption.raised_by or "another process's signal or clock"
+                self._log(learning_rate)
+            if is_validated and self.step < num_steps:  # after the last step `_finish` does
+                self._validate()
+            if is_saved or is_preempted:
+                self._save()
+            if is_preempted and self.step < num_steps:
+                self.status.state = "preempted"
+                self.status.reason = self.preemption.raised_by or "another process's signal or clock"
                 return None
+        return None
 
-        held_out = validation_batches(config, images, rank=engine.data_rank)
-        val_loss = validate(engine, watchdog.over(held_out, step, "validation"), prepare, processes, log, step)
-        watchdog.stop()
+    def _next_batch(self) -> Batch:
+        self.watchdog.progress(self.step, "data")
+        with self.speed.waiting_for_data():
+            raw = next(self.batches)
+        batch = {**self.prepare(raw), "step": torch.tensor(self.step, device=self.processes.device)}
+        self.watchdog.progress(self.step, "compute")
+        return batch
+
+    def _count(self, seconds: float) -> None:
+        self.speed.count_step(seconds)
+        self.train_seconds += seconds
+        self.profiler.step()
+
+    def _agree_to_stop(self, step_seconds: float) -> bool:
+        self.preemption.look_at_clock(step_seconds=step_seconds, save_seconds=self.checkpoints.seconds_to_disk)
+        return self.processes.any(self.preemption.raised_by is not None)
+
+    def _log(self, learning_rate: float) -> None:
+        course = {"lr": learning_rate, "grad_norm": self.engine.grad_norm}
+        speeds = self.speed.read()
+        if self.engine.own_work is not None:
+            speeds |= self.slowest.compare(self.engine.own_work.read())
+        samples_seen = float(self.step * self.config.global_batch_size)
+        means = self.window.mean(self.processes)
+        self.log.scalars(self.step, {"samples_seen": samples_seen, **means, **course, **speeds})
+        self.log.say(self.step, self.config.num_steps)
+
+    def _validate(self) -> float:
+        batches = validation_batches(self.config, self.images, rank=self.engine.data_rank)
+        watched = self.watchdog.over(batches, self.step, "validation")
+        return validate(self.engine, watched, self.prepare, self.processes, self.log, self.step)
+
+    def _save(self) -> None:
+        self.watchdog.progress(self.step, "checkpoint")
+        state = {
+            "step": self.step,
+            "train_seconds": self.train_seconds,
+            "window": self.window.state(self.processes),
+            "guards": self.guards.state(),
+        }
+        self.checkpoints.save(self.engine.deepspeed, state)
+        self.speed.count_checkpoint(self.checkpoints.save_seconds)
+
+    def _finish(self) -> None:
+        val_loss = self._validate()
+        self.watchdog.stop()
         probes = finish_run(
-            config, folder, engine, images, processes, flops=built.flops, val_loss=val_loss, seconds=train_seconds
+            self.config,
+            self.folder,
+            self.engine,
+            self.images,
+            self.processes,
+            flops=self.flops,
+            val_loss=val_loss,
+            seconds=self.train_seconds,
         )
-        log.finish(step, probes)
-    status.state = "completed"
-    return None
+        self.log.finish(self.step, probes)
+        self.status.state = "completed"
+
+    def _open_log(self) -> MetricsLog:
+        log = MetricsLog(self.folder, step=self.step, num_steps=self.config.num_steps, is_first=self.processes.is_first)
+        if log.is_new:
+            log.begin(self.config, unique_images=len(self.images.train_indices), images=self.masks)
+        return log
+
+    def _open_profiler(self) -> StepProfiler:
+        return StepProfiler(self.config.profile, self.folder.profile, rank=self.processes.rank, step=self.step)
 
 
 _BEGINNING: dict[str, Any] = {"step": 0, "train_seconds": 0.0, "window": {}, "guards": {}}
-
-
-@dataclass(frozen=True)
-class Built:
-    """What a run builds once, however often it goes back to a checkpoint."""
-
-    prepare: Preparation
-    engine: TrainEngine
-    guards: Guards
-    # Of one image's forward and backward pass.
-    flops: float
-    # Pictures of the attention masks by name.
-    masks: dict[str, torch.Tensor]
 
 
 def start_engine(config: RunConfig, processes: Processes) -> tuple[dict[str, torch.Tensor], TrainEngine]:

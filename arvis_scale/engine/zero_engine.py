@@ -31,6 +31,8 @@ class ZeroEngine(TrainEngine):
         self._accumulation_steps = config.accumulation_steps
         self.deepspeed = start_deepspeed(objective, config)
         if not self.deepspeed.zero_optimization():
+            # To average over one process, DeepSpeed would flatten all gradients and copy them back.
+            self.deepspeed.enable_backward_allreduce = processes.world_size > 1
             self._keep_grad_norm(config.optimizer.clip_grad_norm)
 
     def _keep_grad_norm(self, clip_grad_norm: float) -> None:

@@ -33,7 +33,7 @@ Shapes = Callable[[], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Course:
-    """Memory during a forward and a backward pass, at each moment when something was created.
+    """Memory during a forward and a backward pass, at each moment when something was created, and at the end of each.
 
     Parameters are not counted, and a parameter's gradient only until it is finished.
     """
@@ -170,8 +170,10 @@ def _record(model: nn.Module, inputs: Any, run: Callable[[Any], Any]) -> Course:
         for value in tree_iter(inputs):
             live.count(value)
         outputs = [value for value in tree_iter(run(inputs)) if value.requires_grad]
+        live.moments.append((live.bytes, live.finished_grads))
         forward_end = len(live.moments)
         torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
+        live.moments.append((live.bytes, live.finished_grads))
     for hook in hooks:
         hook.remove()
     live_bytes, finished = np.array(live.moments, dtype=np.int64).T

@@ -35,7 +35,7 @@ def shapes(batch_size: int) -> dict[str, Tensor]:
 def build(name: str):
     teacher = {"teacher_width": 48, "teacher_grid": 4} if name == "digpt" else {}
     options = {"xtra": {"block_side": 2}, "digpt": {"segment_side": 2}, "igpt": {"resolution": 8, "palette_size": 16}}
-    return build_objective(name, preset="micro", image_size=32, patch_size=8, options=options.get(name, {}), **teacher)
+    return build_objective(name, preset="nano", image_size=32, patch_size=8, options=options.get(name, {}), **teacher)
 
 
 def test_two_layers_counted_by_hand() -> None:
@@ -46,7 +46,7 @@ def test_two_layers_counted_by_hand() -> None:
     assert course.live_bytes[course.forward_end - 1] == pytest.approx(kept, rel=0.01)
     assert course.finished_grads[-1] == 2 * WIDTH * HIDDEN
     # At the end nothing is left but the images, and the loss and its gradient.
-    assert course.live_bytes[-1] < inputs + 4 * 2048
+    assert course.live_bytes[-1] < inputs + 2048
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -56,14 +56,15 @@ def test_other_batch_sizes_follow_from_two(name: str) -> None:
         for size in (2, 4, 16)
     )
     course = Courses(small, large, (2, 4)).at(16)
-    assert course.live_bytes.max() == pytest.approx(wanted.live_bytes.max(), rel=0.01)
+    # Whole units of 512 bytes weigh most in the small batches of so small a model.
+    assert course.live_bytes.max() == pytest.approx(wanted.live_bytes.max(), rel=0.05)
 
 
-def test_bf16_takes_about_half() -> None:
+def test_bf16_takes_less_but_images_and_loss_stay_fp32() -> None:
     full, half = (
         course_of(lambda: build("xtra"), lambda: shapes(8), dtype) for dtype in (torch.float32, torch.bfloat16)
     )
-    assert 0.45 < half.live_bytes.max() / full.live_bytes.max() < 0.65
+    assert 0.5 < half.live_bytes.max() / full.live_bytes.max() < 0.8
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
