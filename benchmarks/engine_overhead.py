@@ -18,6 +18,7 @@ import argparse
 import itertools
 import multiprocessing
 import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -199,10 +200,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", nargs="+", default=["Ti", "S", "B"], choices=list(PRESETS))
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
-    parser.add_argument("--batches", nargs="+", default=["1x1", "1x8", "8x1"], help="micro batch size x accumulation")
+    parser.add_argument("--batches", nargs="+", default=["1x1", "8x1"], help="micro batch size x accumulation")
     parser.add_argument("--rounds", type=int, default=8, help="turns that count")
     parser.add_argument("--quick", action="store_true", help="nano, one batch size, one round")
-    parser.add_argument("--output", type=Path, help="JSON file; by default results/DATE-engine-overhead.json")
+    parser.add_argument("--output", type=Path, help="JSON file; by default results/DATE-HOST-engine_overhead.json")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.presets, arguments.batches, arguments.rounds = ["nano"], ["2x2"], 1
@@ -220,7 +221,7 @@ def main() -> None:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh_process:
             rows.append(fresh_process.submit(measure, case, arguments.rounds).result())
     print_table(rows, console)
-    path = arguments.output or RESULTS / f"{now:%Y-%m-%d}-engine-overhead.json"
+    path = arguments.output or RESULTS / f"{now:%Y-%m-%d}-{platform.node()}-engine_overhead.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     measured = now.isoformat(timespec="seconds")
     write_json(path, {"schema_version": 1, "measured": measured, "machine": machine(), "rows": rows})

@@ -16,7 +16,15 @@ from pathlib import Path
 
 from arvis_scale.data.concurrency import map_in_order
 from arvis_scale.data.decode import UnreadableImageError, image_extension
-from arvis_scale.data.index import INDEX_NAME, DatasetIndex, ShardEntry, SkippedImage, read_index, table_file
+from arvis_scale.data.index import (
+    INDEX_NAME,
+    DatasetIndex,
+    SampleTable,
+    ShardEntry,
+    SkippedImage,
+    read_index,
+    samples_folder,
+)
 from arvis_scale.data.open_files import OpenFiles
 from arvis_scale.data.plan import PlannedShard, VerifiedImage, plan_shards
 from arvis_scale.data.sources import ImageSource, SourceImage, open_source
@@ -91,7 +99,8 @@ def build_shards(
     temporary.mkdir(parents=True)
     try:
         _write_samples(images, [shard for shards in plan.splits.values() for shard in shards], temporary, progress)
-        index = DatasetIndex(images.name, plan.classes, _finish(plan.splits, temporary), skipped)
+        entries, table_sha256 = _finish(plan.splits, temporary)
+        index = DatasetIndex(images.name, plan.classes, entries, skipped, table_sha256)
         index.write(temporary)
         temporary.replace(target)
     finally:
@@ -184,18 +193,23 @@ def _encode(image: SourceImage, shard: PlannedShard, row: int) -> bytes:
     return encode_sample(table.key[row].decode(), planned.extension, data, int(table.label[row]))
 
 
-def _finish(splits: dict[str, list[PlannedShard]], folder: Path) -> dict[str, list[ShardEntry]]:
+def _finish(
+    splits: dict[str, list[PlannedShard]], folder: Path
+) -> tuple[dict[str, list[ShardEntry]], dict[str, str]]:
     """Write the tables beside the shards, flush everything to disk, and hash it."""
 
     def finish(shard: PlannedShard) -> ShardEntry:
-        tar, table = folder / shard.file, folder / table_file(shard.file)
-        shard.table.write(table)
-        for path in (tar, table):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        return ShardEntry(shard.file, len(shard.table), shard.num_bytes, sha256_of(tar), sha256_of(table))
+        tar = folder / shard.file
+        with tar.open("rb") as file:
+            os.fsync(file.fileno())
+        return ShardEntry(shard.file, len(shard.table), shard.num_bytes, sha256_of(tar))
 
-    return {split: list(map_in_order(finish, shards)) for split, shards in splits.items()}
+    table_sha256 = {}
+    for split, shards in splits.items():
+        table = SampleTable.concatenate([shard.table for shard in shards])
+        table.write(samples_folder(folder, split))
+        table_sha256[split] = table.sha256()
+    return {split: list(map_in_order(finish, shards)) for split, shards in splits.items()}, table_sha256
 
 
 def _report(destination: Path, index: DatasetIndex) -> BuildReport:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from arvis_scale.data.concurrency import map_in_order
 from arvis_scale.data.decode import UnreadableImageError, image_extension
-from arvis_scale.data.index import UNLABELLED, SampleTable, ShardEntry, read_index, table_file
+from arvis_scale.data.index import UNLABELLED, DatasetIndex, SampleTable, ShardEntry, read_index, samples_folder
 from arvis_scale.data.sources import StrictTarInfo
 from arvis_scale.hashing import sha256_of
 
@@ -56,17 +56,20 @@ def check_shards(folder: str | Path, *, progress: CheckProgress | None = None) -
     problems: list[Problem] = []
     keys: Counter[str] = Counter()
     done = 0
-    for entry in entries:
-        table, found = _check_files(folder, entry)
+    for split, shards in index.splits.items():
+        table, found = _check_table(folder, index, split)
         problems += found
         if table is not None:
-            problems += _check_table(entry, table, len(index.classes))
             keys.update(_text(key) for key in table.key)
-            if (folder / entry.file).is_file():
-                problems += _check_members(folder, entry, table)
-        done += entry.num_samples
-        if progress:
-            progress(done, index.num_samples)
+        first = 0
+        for entry in shards:
+            problems += _check_shard(folder, entry)
+            if table is not None and (folder / entry.file).is_file():
+                problems += _check_members(folder, entry, table[first : first + entry.num_samples])
+            first += entry.num_samples
+            done += entry.num_samples
+            if progress:
+                progress(done, index.num_samples)
     problems += [Problem("index.json", key, f"the key is used {uses} times") for key, uses in keys.items() if uses > 1]
     listed = {entry.file for entry in entries}
     strangers = sorted(path.name for path in folder.glob("*.tar") if path.name not in listed)
@@ -74,34 +77,38 @@ def check_shards(folder: str | Path, *, progress: CheckProgress | None = None) -
     return CheckReport(len(entries), index.num_samples, problems)
 
 
-def _check_files(folder: Path, entry: ShardEntry) -> tuple[SampleTable | None, list[Problem]]:
-    """Sizes and hashes of a shard and its table; the table, where it can be read."""
-    problems = []
-    tar, table_path = folder / entry.file, folder / table_file(entry.file)
+def _check_shard(folder: Path, entry: ShardEntry) -> Iterator[Problem]:
+    """Size and hash of a shard."""
+    tar = folder / entry.file
     if not tar.is_file():
-        problems.append(Problem(entry.file, None, "the shard is missing"))
+        yield Problem(entry.file, None, "the shard is missing")
     elif tar.stat().st_size != entry.num_bytes:
-        problems.append(Problem(entry.file, None, f"has {tar.stat().st_size} bytes instead of {entry.num_bytes}"))
+        yield Problem(entry.file, None, f"has {tar.stat().st_size} bytes instead of {entry.num_bytes}")
     elif sha256_of(tar) != entry.sha256:
-        problems.append(Problem(entry.file, None, "SHA-256 differs from index.json"))
-    if not table_path.is_file():
-        problems.append(Problem(table_path.name, None, "the sample table is missing"))
-        return None, problems
-    if sha256_of(table_path) != entry.table_sha256:
-        problems.append(Problem(table_path.name, None, "SHA-256 differs from index.json"))
+        yield Problem(entry.file, None, "SHA-256 differs from index.json")
+
+
+def _check_table(folder: Path, index: DatasetIndex, split: str) -> tuple[SampleTable | None, list[Problem]]:
+    """The sample table of a split, where it can be read and has the rows that it should, and what is wrong with it."""
+    path = samples_folder(folder, split)
+    if not path.is_dir():
+        return None, [Problem(path.name, None, "the sample table is missing")]
     try:
-        return SampleTable.read(table_path), problems
+        table = SampleTable.open(path)
     except ValueError as error:
-        return None, [*problems, Problem(table_path.name, None, str(error))]
-
-
-def _check_table(entry: ShardEntry, table: SampleTable, num_classes: int) -> Iterator[Problem]:
-    name = table_file(entry.file)
-    if len(table) != entry.num_samples:
-        yield Problem(name, None, f"has {len(table)} rows instead of {entry.num_samples}")
+        return None, [Problem(path.name, None, str(error))]
+    problems = []
+    if table.sha256() != index.table_sha256[split]:
+        problems.append(Problem(path.name, None, "SHA-256 differs from index.json"))
+    num_rows = sum(entry.num_samples for entry in index.splits[split])
+    if len(table) != num_rows:
+        problems.append(Problem(path.name, None, f"has {len(table)} rows instead of {num_rows}"))
+        return None, problems
     for row, label in enumerate(table.label):
-        if label != UNLABELLED and not 0 <= label < num_classes:
-            yield Problem(name, _text(table.key[row]), f"label {label} is none of {num_classes} classes")
+        if label != UNLABELLED and not 0 <= label < len(index.classes):
+            what = f"label {label} is none of {len(index.classes)} classes"
+            problems.append(Problem(path.name, _text(table.key[row]), what))
+    return table, problems
 
 
 def _check_members(folder: Path, entry: ShardEntry, table: SampleTable) -> Iterator[Problem]:

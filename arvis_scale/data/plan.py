@@ -70,7 +70,7 @@ def plan_shards(images: Sequence[VerifiedImage], samples_per_shard: int, seed: i
 def _plan_shard(file: str, samples: list[tuple[VerifiedImage, Place]], labels: dict[str, int]) -> PlannedShard:
     size = np.array([image.size for image, _ in samples], dtype=np.int64)
     label = np.array(
-        [UNLABELLED if place.class_name is None else labels[place.class_name] for _, place in samples], dtype=np.int64
+        [UNLABELLED if place.class_name is None else labels[place.class_name] for _, place in samples], dtype=np.int32
     )
     offset, num_bytes = sample_offsets(size, label)
     table = SampleTable(

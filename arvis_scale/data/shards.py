@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from arvis_scale.data.decode import UnreadableImageError, decode_rgb
-from arvis_scale.data.index import UNLABELLED, SampleTable, ShardEntry, read_index, table_file
+from arvis_scale.data.index import UNLABELLED, SampleTable, ShardEntry, read_index, samples_folder
 from arvis_scale.data.open_files import OpenFiles
 
 MAX_OPEN_SHARDS = 64
@@ -27,16 +27,13 @@ class ShardSplit:
         self._folder = folder
         self._shard_files = [entry.file for entry in entries]
         self._first_samples = np.cumsum([0] + [entry.num_samples for entry in entries])  # one more than shards
-        tables = [_read_table(folder, entry) for entry in entries]
-        self._offsets = np.concatenate([table.offset for table in tables])
-        self._sizes = np.concatenate([table.size for table in tables])
-        labels = np.concatenate([table.label for table in tables])
+        self._table = _open_table(folder, name, entries)
+        labels = np.asarray(self._table.label, dtype=np.int64)
         self._labels = None if (labels == UNLABELLED).any() else labels
-        self._keys = np.concatenate([table.key for table in tables])
         self._files = OpenFiles(os.O_RDONLY, MAX_OPEN_SHARDS)
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self._table)
 
     @property
     def labels(self) -> npt.NDArray[np.int64] | None:
@@ -45,14 +42,14 @@ class ShardSplit:
 
     def key(self, sample: int) -> str:
         """The WebDataset key of a sample, unique in its data set."""
-        return self._keys[sample].decode()
+        return bytes(self._table.key[sample]).decode()
 
     def read(self, sample: int) -> bytes:
         """The image file's bytes. Raises `ValueError` naming shard and key when the shard does not give them all."""
         path = self._shard_path(sample)
-        size = int(self._sizes[sample])
+        size = int(self._table.size[sample])
         try:
-            data = os.pread(self._files.descriptor(path), size, int(self._offsets[sample]))
+            data = os.pread(self._files.descriptor(path), size, int(self._table.offset[sample]))
         except OSError as error:
             raise ValueError(f"{self._where(sample)} cannot be read ({error.strerror}); {self._advice()}") from error
         if len(data) != size:
@@ -106,13 +103,17 @@ def open_shards(path: str | Path) -> ShardedDataset:
     return ShardedDataset(Path(path))
 
 
-def _read_table(folder: Path, entry: ShardEntry) -> SampleTable:
-    """The table of a shard, after a look at the shard's own size: a cut shard should stop a run before it starts."""
-    path = folder / entry.file
-    num_bytes = path.stat().st_size if path.is_file() else 0
-    if num_bytes != entry.num_bytes:
-        raise ValueError(f"{path} has {num_bytes} of {entry.num_bytes} bytes; run `arvis-scale shards check {folder}`")
-    table = SampleTable.read(folder / table_file(entry.file))
-    if len(table) != entry.num_samples:
-        raise ValueError(f"{path} has {len(table)} of {entry.num_samples} index rows; build the shards again")
+def _open_table(folder: Path, split: str, entries: list[ShardEntry]) -> SampleTable:
+    """The table of a split, after a look at the shards' own sizes: a cut shard should stop a run before it starts."""
+    for entry in entries:
+        path = folder / entry.file
+        num_bytes = path.stat().st_size if path.is_file() else 0
+        if num_bytes != entry.num_bytes:
+            raise ValueError(
+                f"{path} has {num_bytes} of {entry.num_bytes} bytes; run `arvis-scale shards check {folder}`"
+            )
+    table = SampleTable.open(samples_folder(folder, split))
+    num_samples = sum(entry.num_samples for entry in entries)
+    if len(table) != num_samples:
+        raise ValueError(f"{folder}: split {split!r} has {len(table)} of {num_samples} rows; build the shards again")
     return table

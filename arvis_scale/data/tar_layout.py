@@ -14,7 +14,7 @@ import numpy.typing as npt
 BLOCK = tarfile.BLOCKSIZE  # 512: headers are one block, contents are padded to whole blocks
 
 
-def sample_offsets(sizes: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int]:
+def sample_offsets(sizes: npt.NDArray[np.int64], labels: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int64], int]:
     """Offsets of the samples' first headers in a shard, and the size of the whole shard in bytes.
 
     The image's own bytes begin one block after its header.

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import cached_property
 from itertools import pairwise
+from math import isqrt
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from arvis_scale.planning.costs import Cost, objective_cost, total_cost
 from arvis_scale.planning.devices import Device, device_here, find_device
 from arvis_scale.planning.flops import training_flops_per_sample
 from arvis_scale.planning.live_memory import Course, Courses, course_of, stage_courses
-from arvis_scale.planning.plan import RunPlan, StrategyPlan, SweepPlan
+from arvis_scale.planning.plan import Disk, RunPlan, StrategyPlan, SweepPlan
 from arvis_scale.planning.teachers import teacher_cost
 from arvis_scale.planning.timing import Speed, bubble, expected_speed, process_bytes
 from arvis_scale.planning.zero_memory import Moment, Spread, Weights, moments_of
@@ -48,7 +49,9 @@ def plan_runs(configs: Iterable[RunConfig], device: str | None = None) -> SweepP
         key = repr(replace(config, name="", output="", seed=0, unique_images=None, samples_seen=1))
         if key not in done:
             done[key] = plan_run(config, device)
-        plans.append(replace(done[key], name=config.name, num_steps=config.num_steps))
+        plan = done[key]
+        disk = _disk(config, encoder=plan.params_encoder, total=plan.params_total)
+        plans.append(replace(plan, name=config.name, num_steps=config.num_steps, disk=disk))
     return SweepPlan.of(plans)
 
 
@@ -95,7 +98,7 @@ class _Planner:
             strategies=[self._strategy(strategy) for strategy in STRATEGIES],
             speed=speed,
             step_seconds=step_seconds,
-            **self._disk(total.params),
+            disk=_disk(config, encoder=self.costs["encoder"].params, total=total.params),
         )
 
     def _build(self) -> Objective:
@@ -171,13 +174,16 @@ class _Planner:
         accumulation = variant.global_batch_size // (size * ranks)
         waiting = min(variant.parallel.stages - stage, accumulation) - 1
         spread = Spread(settings["zero_optimization"], ranks, self.element_bytes, accumulation > 1, self.device.is_cpu)
-        moment = max(moments_of(weights, course.with_kept(waiting), spread), key=lambda moment: moment.total)
-        parts = dict(moment.parts)
+        moments = moments_of(weights, course.with_kept(waiting), spread)
+        # Every process builds the whole objective before it keeps its stage.
+        others = _FP32 * (total_cost(self.costs).params - weights.total)
+        moments = [moment.plus(parameters=others) if moment.name == "start" else moment for moment in moments]
+        moment = max(moments, key=lambda moment: moment.total)
         if stage == 0:
-            parts["teacher"] += self.teacher.params * self._teacher_element_bytes()
+            moment = moment.plus(teacher=self.teacher.params * self._teacher_element_bytes())
         if self.device.is_cpu:
-            parts["buffers"] += process_bytes(settings["zero_optimization"]["stage"])
-        return Moment(moment.name, parts, moment.host)
+            moment = moment.plus(buffers=process_bytes(settings["zero_optimization"]["stage"]))
+        return moment
 
     def _teacher_element_bytes(self) -> int:
         default = "fp32" if self.device.is_cpu else "bf16"
@@ -199,31 +205,29 @@ class _Planner:
         seconds = per_device / (speed.fraction * self.device.peak_tflops * 1e12)
         return speed, seconds * bubble(config.parallel.stages, config.accumulation_steps)
 
-    def _disk(self, total: int) -> dict[str, float]:
-        """Return bytes of a checkpoint, of its part without optimizer state, of all that are kept, of a copy of it."""
-        config, kept = self.config, self.config.checkpoints
-        master_and_moments: float = 3 * _FP32 * total
-        module: float = {"zero0": _FP32, "zero3": 0, "zero3_offload": 0}.get(config.parallel.strategy, self.element_bytes)
-        if config.parallel.strategy == "zero0":
-            master_and_moments = 2 * _FP32 * total
-        whole = master_and_moments + module * total
-        weights = whole - 2 * _FP32 * total
-        numbered = config.num_steps // kept.keep_every if kept.keep_every else 0
-        newest = min(kept.keep_last, config.num_steps // kept.every + 1 if kept.every else 1)
-        full, bare = {
-            "all": (numbered + newest, 0),
-            "newest": (newest, numbered),
-            "until_finished": (0, numbered + newest),
-        }[kept.keep_optimizer_state]
-        encoder = _FP32 * self.costs["encoder"].params
-        return {
-            "checkpoint_bytes": whole,
-            "weights_bytes": weights,
-            "disk_bytes": full * whole + bare * weights + encoder,
-            "background_copy_bytes": master_and_moments / config.data_parallel_size + module * total
-            if kept.background
-            else 0.0,
-        }
+
+def _disk(config: RunConfig, *, encoder: int, total: int) -> Disk:
+    """Return the disk use of a run with `encoder` and `total` parameters."""
+    kept = config.checkpoints
+    moments = 2 * _FP32 * total
+    # Under ZeRO the optimizer holds master weights; the module is saved beside them where it is whole.
+    masters = 0 if config.parallel.strategy == "zero0" else _FP32 * total
+    module = 0 if config.parallel.strategy.startswith("zero3") else _DTYPES[config.precision].itemsize * total
+    whole, weights = moments + masters + module, masters + module
+    numbered = config.num_steps // kept.keep_every if kept.keep_every else 0
+    newest = min(kept.keep_last, config.num_steps // kept.every + 1 if kept.every else 1)
+    full, bare = {
+        "all": (numbered + newest, 0),
+        "newest": (newest, numbered),
+        "until_finished": (0, numbered + newest),
+    }[kept.keep_optimizer_state]
+    copy = (moments + masters) / config.data_parallel_size + module
+    return Disk(
+        checkpoint=whole,
+        without_moments=weights,
+        kept=full * whole + bare * weights + _FP32 * encoder,
+        copy=copy if kept.background else 0.0,
+    )
 
 
 def _weights(module: torch.nn.Module) -> Weights:
@@ -235,4 +239,5 @@ def _weights(module: torch.nn.Module) -> Weights:
 
 
 def _divisors(number: int) -> list[int]:
-    return [size for size in range(1, number + 1) if number % size == 0]
+    small = [size for size in range(1, isqrt(number) + 1) if number % size == 0]
+    return sorted({*small, *(number // size for size in small)})

@@ -25,6 +25,19 @@ class StrategyPlan:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """Bytes that a run's checkpoints take."""
+
+    # One checkpoint, and what is left of it without the optimizer's moments.
+    checkpoint: int
+    without_moments: int
+    # All that are kept when the run has ended, and its encoder.
+    kept: int
+    # Host memory of the fullest process while a checkpoint is written in the background.
+    copy: float
+
+
+@dataclass(frozen=True)
 class RunPlan:
     """One run before it is started."""
 
@@ -47,11 +60,7 @@ class RunPlan:
     strategies: list[StrategyPlan]
     speed: Speed
     step_seconds: float | None  # None where the peak of the device is not known
-    # One checkpoint with and without optimizer state, all that are kept, and what a background writer copies.
-    checkpoint_bytes: float
-    weights_bytes: float
-    disk_bytes: float
-    background_copy_bytes: float
+    disk: Disk
 
     @property
     def chosen(self) -> StrategyPlan:
@@ -82,7 +91,7 @@ class SweepPlan:
         known = [hour for hour in hours if hour is not None]
         return cls(
             runs=list(runs),
-            disk_bytes=sum(run.disk_bytes for run in runs),
+            disk_bytes=sum(run.disk.kept for run in runs),
             peak_bytes=max(peaks, default=0.0),
             device_hours=sum(known) if len(known) == len(hours) else None,
         )

@@ -41,7 +41,7 @@ def render_sweep(plan: SweepPlan) -> Iterator[RenderableType]:
             run.strategy,
             _count(run.params_total),
             _gigabytes(peak.total) if peak else "refused",
-            _gigabytes(run.disk_bytes),
+            _gigabytes(run.disk.kept),
             _hours(run.device_hours),
         )
     table.add_section()
@@ -62,10 +62,10 @@ def _summary(plan: RunPlan) -> Table:
     table.add_row("steps of images", f"{plan.num_steps:,} of {plan.global_batch_size:,}")
     table.add_row("seconds per step", "unknown" if plan.step_seconds is None else f"{plan.step_seconds:.3g}")
     table.add_row("device hours", _hours(plan.device_hours))
-    table.add_row("checkpoint, without optimizer state", _pair(plan.checkpoint_bytes, plan.weights_bytes))
-    table.add_row("disk for all that is kept", f"{_gigabytes(plan.disk_bytes)} GB")
-    if plan.background_copy_bytes:
-        copy = f"{_gigabytes(plan.background_copy_bytes)} GB of host memory"
+    table.add_row("checkpoint, without optimizer state", _pair(plan.disk.checkpoint, plan.disk.without_moments))
+    table.add_row("disk for all that is kept", f"{_gigabytes(plan.disk.kept)} GB")
+    if plan.disk.copy:
+        copy = f"{_gigabytes(plan.disk.copy)} GB of host memory"
         table.add_row("copy while a checkpoint is written", copy)
     return table
 

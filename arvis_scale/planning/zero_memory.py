@@ -8,7 +8,7 @@ as AdamW's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,10 @@ class Moment:
     def total(self) -> float:
         """Bytes on the device."""
         return sum(self.parts.values())
+
+    def plus(self, **parts: float) -> Moment:
+        """Return the moment with more bytes of some parts."""
+        return replace(self, parts={part: size + parts.get(part, 0.0) for part, size in self.parts.items()})
 
 
 def moments_of(weights: Weights, course: Course, spread: Spread) -> list[Moment]:

@@ -48,7 +48,10 @@ def test_steps_take_their_flops_and_hours_add_up() -> None:
 
 
 def test_activation_checkpointing_trades_time_for_memory() -> None:
-    plain, again = (plan_run(config(**{"parallel.activation_checkpointing_every": n}), "h200") for n in (0, 1))
+    changes = {"parallel.deepspeed.zero_optimization.reduce_bucket_size": 1000}  # else the bucket is all that counts
+    plain, again = (
+        plan_run(config(**changes, **{"parallel.activation_checkpointing_every": every}), "h200") for every in (0, 1)
+    )
     assert again.flops_per_image == plain.flops_per_image
     assert plain.step_seconds and again.step_seconds
     assert 1.1 * plain.step_seconds < again.step_seconds < 1.4 * plain.step_seconds
@@ -57,12 +60,10 @@ def test_activation_checkpointing_trades_time_for_memory() -> None:
 
 
 def test_the_largest_micro_batch_is_where_memory_ends() -> None:
-    plan = plan_run(config(preset="B", image_size=256, patch_size=16, global_batch_size=65536), "a100-40")
-    fits = plan.chosen.largest_micro_batch
-    assert 16 < fits < 16384
+    fits = plan_run(config(global_batch_size=2**24), "a100-40").chosen.largest_micro_batch
+    assert 16 < fits < 2**22
     for size, does in ((fits, True), (2 * fits, False)):
-        changed = config(preset="B", image_size=256, patch_size=16, global_batch_size=65536, micro_batch_size=size)
-        peak = plan_run(changed, "a100-40").chosen.peak
+        peak = plan_run(config(global_batch_size=2**24, micro_batch_size=size), "a100-40").chosen.peak
         assert peak and (peak.total <= 0.92 * 40e9) == does
 
 
@@ -78,5 +79,5 @@ def test_a_sweep_is_the_sum_of_its_runs() -> None:
     alone = [plan_run(run, "h200") for run in runs]
     assert [run.name for run in sweep.runs] == ["a", "b", "c"]
     assert sweep.device_hours == pytest.approx(sum(plan.device_hours or 0 for plan in alone))
-    assert sweep.disk_bytes == pytest.approx(sum(plan.disk_bytes for plan in alone))
+    assert sweep.disk_bytes == pytest.approx(sum(plan.disk.kept for plan in alone))
     assert sweep.peak_bytes == max(plan.chosen.peak.total for plan in alone if plan.chosen.peak)

@@ -91,7 +91,7 @@ def train(objective: str, preset: str, strategy: str) -> dict[str, Any]:
 def render(rows: list[dict[str, Any]]) -> str:
     """Return the table as Markdown."""
     lines = [
-        "| model | strategy | parameters | seconds per step (plan) | GB, fullest process (plan) | GB, both, imports too |",
+        "| model | strategy | parameters | seconds per step (plan) | GB, fullest process (plan) | GB of both |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:

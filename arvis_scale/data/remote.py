@@ -1,0 +1,135 @@
+"""Range reads of shards on http(s) servers and object stores, through fsspec."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import OrderedDict
+from typing import Any
+
+from arvis_scale.data.retries import with_retries
+
+BLOCK_BYTES = 256 * 1024
+CACHE_BYTES = 64 * 1024**2
+TIMEOUT_SECONDS = 60.0
+
+
+def is_remote(address: str) -> bool:
+    """Return whether `address` is a URL (`https://...`, `s3://...`, `file://...`) and not a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", address) is not None
+
+
+class RemoteFiles:
+    """Reads ranges of remote files in whole blocks, and keeps the blocks that were used last.
+
+    Safe to use after a fork and to pickle (a copy starts with an empty cache); not for several threads at once.
+    """
+
+    def __init__(self, num_retries: int, block_bytes: int = BLOCK_BYTES, cache_bytes: int = CACHE_BYTES) -> None:
+        """`cache_bytes` bounds the memory held between two reads; one read may need more while it lasts."""
+        self._num_retries = num_retries
+        self._block_bytes = block_bytes
+        self._max_blocks = max(1, cache_bytes // block_bytes)
+        self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._hosts_checked: set[str] = set()
+
+    def read_range(self, url: str, offset: int, size: int) -> bytes:
+        """Return `size` bytes of `url` from byte `offset`; fewer where the file ends before them, as a file would give.
+
+        A failed request is repeated with back-off. Raises `FileNotFoundError` at once, any other `OSError` after the
+        last attempt, and `ValueError` when no fsspec file system knows the address.
+        """
+        assert offset >= 0 and size >= 0, f"range {offset} + {size}"
+        wanted = range(offset // self._block_bytes, -(-(offset + size) // self._block_bytes))
+        blocks = {block: self._blocks[url, block] for block in wanted if (url, block) in self._blocks}
+        missing = [block for block in wanted if block not in blocks]
+        if missing:
+            fetched = self._fetch(url, missing[0], missing[-1] + 1)
+            blocks.update(fetched)
+        self._remember(url, blocks)
+        data = b"".join(blocks[block] for block in wanted)
+        start = offset - wanted.start * self._block_bytes
+        return data[start : start + size]
+
+    def _fetch(self, url: str, first: int, last: int) -> dict[int, bytes]:
+        """Return the blocks `first` to `last` (not included) by one request."""
+        start, end = first * self._block_bytes, last * self._block_bytes
+        host = "/".join(url.split("/")[:3])
+        if url.startswith("http") and host not in self._hosts_checked:
+            # A server may answer a range with the whole file from its first byte; of one byte asked for, that shows.
+            self._request(url, 0, 1)
+            self._hosts_checked.add(host)
+        data = self._request(url, start, end)
+        return {
+            first + number: data[number * self._block_bytes : (number + 1) * self._block_bytes]
+            for number in range(last - first)
+        }
+
+    def _request(self, url: str, start: int, end: int) -> bytes:
+        data = with_retries(lambda: _request(url, start, end), self._num_retries, may_pass=_may_pass)
+        if len(data) > end - start:
+            raise OSError("the server does not answer range requests; copy the shards to a disk or another server")
+        return data
+
+    def _remember(self, url: str, blocks: dict[int, bytes]) -> None:
+        for number, block in sorted(blocks.items()):
+            self._blocks[url, number] = block
+            self._blocks.move_to_end((url, number))
+        while len(self._blocks) > self._max_blocks:
+            self._blocks.popitem(last=False)
+
+    def __reduce__(self) -> tuple[type[RemoteFiles], tuple[int, int, int]]:
+        return RemoteFiles, (self._num_retries, self._block_bytes, self._max_blocks * self._block_bytes)
+
+
+def read_whole(url: str, num_retries: int) -> bytes:
+    """Return the whole remote file; raises as `RemoteFiles.read_range` does."""
+    return with_retries(lambda: _request(url, None, None), num_retries, may_pass=_may_pass)
+
+
+class _RefusedError(OSError):
+    """The server's answer will be the same when it is asked again."""
+
+
+def _may_pass(error: OSError) -> bool:
+    return not isinstance(error, FileNotFoundError | PermissionError | _RefusedError)
+
+
+def _request(url: str, start: int | None, end: int | None) -> bytes:
+    """Return bytes `start` to `end` of `url`, or what there is of them; all that goes wrong is an `OSError`."""
+    filesystem = _filesystem(url)
+    options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS} if filesystem.async_impl else {}
+    try:
+        data: bytes = filesystem.cat_file(url, start=start, end=end, **options)
+    except asyncio.TimeoutError as error:  # no OSError before Python 3.11
+        raise TimeoutError(f"no answer in {TIMEOUT_SECONDS:g} seconds") from error
+    except _http_errors(url) as error:
+        status = getattr(error, "status", None)
+        if status is None:
+            raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
+        if status == 416:  # the range begins behind the end of the file
+            return b""
+        refused = 400 <= status < 500 and status not in (408, 429)  # those two ask for patience
+        raise (_RefusedError if refused else OSError)(f"HTTP status {status}") from error
+    return data
+
+
+def _filesystem(url: str) -> Any:
+    """Return fsspec's file system for `url`; fsspec keeps one per process, also after a fork."""
+    try:
+        import fsspec
+
+        return fsspec.filesystem(url.split("://")[0])
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"{url} cannot be read ({error}); install what is missing (fsspec[http], s3fs, gcsfs) or copy the shards"
+        ) from error
+
+
+def _http_errors(url: str) -> tuple[type[Exception], ...]:
+    """Return what an HTTP request raises besides `OSError`; other file systems keep to that."""
+    if not url.startswith(("http://", "https://")):
+        return ()
+    import aiohttp
+
+    return (aiohttp.ClientError,)
