@@ -34,11 +34,11 @@ from rich.table import Table
 
 from arvis_scale.atomic import write_json
 from arvis_scale.config import RunConfig, build_config
-from arvis_scale.engine.checkpoint_files import checkpoint_path, disk_use
-from arvis_scale.engine.checkpoints import Checkpoints
+from arvis_scale.engine.checkpointing.checkpoints import Checkpoints
+from arvis_scale.engine.checkpointing.files import checkpoint_path, disk_use
 from arvis_scale.engine.distributed import join_processes
+from arvis_scale.engine.parallel.zero_engine import ZeroEngine
 from arvis_scale.engine.setup import objective_of
-from arvis_scale.engine.zero_engine import ZeroEngine
 from arvis_scale.models.presets import PRESETS
 
 RESULTS = Path(__file__).parent / "results"

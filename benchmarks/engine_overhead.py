@@ -37,10 +37,10 @@ from torch import Tensor, nn
 from arvis_scale.atomic import write_json
 from arvis_scale.config import RunConfig, build_config
 from arvis_scale.engine.distributed import Processes, join_processes
-from arvis_scale.engine.optimizer import build_optimizer
-from arvis_scale.engine.schedule import build_schedule
+from arvis_scale.engine.parallel.optimizer import build_optimizer
+from arvis_scale.engine.parallel.schedule import build_schedule
+from arvis_scale.engine.parallel.zero_engine import ZeroEngine
 from arvis_scale.engine.setup import objective_of
-from arvis_scale.engine.zero_engine import ZeroEngine
 from arvis_scale.models.presets import PRESETS
 
 RESULTS = Path(__file__).parent / "results"

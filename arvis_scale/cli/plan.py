@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,7 +53,7 @@ def plan(
         console.print(json.dumps({"schema_version": 1, **asdict(planned), "device_hours": planned.device_hours}))
         return
     for part in render_run(planned):
-        console.print(part, markup=False) if isinstance(part, str) else console.print(part)
+        console.print(part, markup=False)
 
 
 def load_planned(config: str, overrides: list[str], devices: int | None) -> RunConfig:
@@ -77,6 +77,6 @@ def load_planned(config: str, overrides: list[str], devices: int | None) -> RunC
     return replace(run, micro_batch_size=max(size for size in range(1, wanted + 1) if share % size == 0))
 
 
-def _has(values: dict, key: str) -> bool:
+def _has(values: dict[str, Any], key: str) -> bool:
     section, _, leaf = key.rpartition(".")
     return leaf in (values.get(section) or {} if section else values)

@@ -39,7 +39,7 @@ def weights_train_vq(
 
     Example: `arvis-scale weights train-vq shards/photos weights/vq --image-size 224 --patch-size 16`
     """
-    from arvis_scale.engine.train_tokenizer import train_vq_on_shards
+    from arvis_scale.engine.weights.train_tokenizer import train_vq_on_shards
     from arvis_scale.models.teachers.vq_model import VqSize
 
     size = VqSize(image_size=image_size, patch_size=patch_size, num_codes=num_codes)
@@ -63,7 +63,7 @@ def weights_import(
 
     Example: `arvis-scale weights import b16.ckpt runs/b16 --objective xtra --preset B --image-size 256 --patch-size 16`
     """
-    from arvis_scale.engine.import_weights import import_checkpoint
+    from arvis_scale.engine.weights.import_weights import import_checkpoint
 
     weights = import_checkpoint(
         file,
@@ -88,7 +88,7 @@ def weights_export(
 
     Example: `arvis-scale weights export runs/first exported/first`
     """
-    from arvis_scale.engine.export_weights import export_encoder
+    from arvis_scale.engine.weights.export_weights import export_encoder
 
     export_encoder(run, destination, kind=kind)
     console.print(f"how to load it: {destination / 'README.md'}", markup=False)

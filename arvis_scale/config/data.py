@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omegaconf import MISSING
+
+from arvis_scale.config.hints import one_of
+
+SUBSET_KINDS = ("uniform", "balanced", "long_tail")
+
+
+@dataclass
+class SubsetConfig:
+    """Which `unique_images` of the training images are taken, with the seed `data.subset_seed` (docs/shards.md)."""
+
+    # uniform: the first of one permutation | balanced: as many of each class | long_tail: the class of rank r, by a
+    # seeded ranking, has a share proportional to r ** -exponent.
+    kind: str = "uniform"
+    exponent: float = 1.0
+    # Only images of these classes, by name; empty: of all.
+    classes: list[str] = field(default_factory=list)
+    # Only images whose keys this text file lists, one per line; null: all.
+    manifest: str | None = None
+
+    def validate(self) -> None:
+        """Raise `ValueError`, naming key and value, for what no run could train with."""
+        one_of("data.subset.kind", self.kind, SUBSET_KINDS)
+        if self.exponent < 0:
+            raise ValueError(f"data.subset.exponent={self.exponent} must not be negative")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"data.subset.classes={self.classes} names a class twice")
+
+
+@dataclass
+class MixPart:
+    """One of several data sets that are mixed."""
+
+    # Folder written by `arvis-scale shards build`.
+    shards: str = MISSING
+    # Whole number: of every `sum of all weights` images that are seen, exactly this many come from here.
+    weight: int = 1
+    # Number of different images of it (the first of its permutation); null: all of its train split.
+    unique_images: int | None = None
 
 
 @dataclass
 class DataConfig:
     """The images that the model is pretrained on."""
 
-    # Folder written by `arvis-scale shards build`.
-    shards: str = MISSING
+    # Folder written by `arvis-scale shards build`; null where `mix` names several.
+    shards: str | None = None
+    # Several data sets instead of one: [{shards: FOLDER, weight: 3}, {shards: FOLDER, weight: 1}].
+    mix: list[MixPart] = field(default_factory=list)
     # Split that is trained on.
     train_split: str = "train"
     # Split whose loss is reported as validation loss; null: `test` where the shards have one, else a part of the train
@@ -24,6 +64,19 @@ class DataConfig:
     validation_images: int | None = None
     # Seed of the permutation whose first `unique_images` entries are trained on; the same seed gives nested subsets.
     subset_seed: int = 0
+    # Which images those are.
+    subset: SubsetConfig = field(default_factory=SubsetConfig)
+    # Shards whose samples are shuffled together, and that are open at a time: an epoch shuffles the shards, cuts them
+    # into windows of at most so many, and shuffles the samples of each window.
+    window_shards: int = 64
+    # What the images are at the end of an epoch that do not fill a global batch. wrap: the beginning of a batch that
+    # goes on with the next epoch | drop: left out of this epoch.
+    epoch_end: str = "wrap"
+    # What a sample is that cannot be read or decoded. raise: the end of the run | skip: counted by its reason in
+    # metrics.jsonl, and replaced by another one.
+    on_bad_sample: str = "raise"
+    # How often a read that fails is repeated, with growing pauses, before the sample counts as bad.
+    num_read_retries: int = 3
     # Random resized crop: area kept, as fractions of the image's area, and aspect ratio (width / height).
     crop_scale_min: float = 0.3
     crop_scale_max: float = 1.0
@@ -36,6 +89,14 @@ class DataConfig:
 
     def validate(self) -> None:
         """Raise `ValueError`, naming key and value, for what no run could train with."""
+        self.subset.validate()
+        self._validate_mix()
+        one_of("data.epoch_end", self.epoch_end, ("wrap", "drop"))
+        one_of("data.on_bad_sample", self.on_bad_sample, ("raise", "skip"))
+        if self.window_shards < 1:
+            raise ValueError(f"data.window_shards={self.window_shards} must be at least 1")
+        if self.num_read_retries < 0:
+            raise ValueError(f"data.num_read_retries={self.num_read_retries} must not be negative")
         if self.subset_seed < 0:
             raise ValueError(f"data.subset_seed={self.subset_seed} must not be negative")
         for low, high in (("crop_scale_min", "crop_scale_max"), ("crop_ratio_min", "crop_ratio_max")):
@@ -46,6 +107,20 @@ class DataConfig:
             raise ValueError(f"data.crop_scale_max={self.crop_scale_max} is more than the whole image, 1")
         if not 0 <= self.horizontal_flip <= 1:
             raise ValueError(f"data.horizontal_flip={self.horizontal_flip} is no probability")
+
+    def _validate_mix(self) -> None:
+        if (self.shards is None) == (not self.mix):
+            given = "are both given" if self.mix else "must be given, one of them"
+            raise ValueError(f"data.shards and data.mix {given}; name one folder, or several with their weights")
+        for part in self.mix:
+            if part.weight < 1:
+                raise ValueError(f"data.mix: weight={part.weight} of {part.shards} must be a whole number, at least 1")
+            if part.unique_images is not None and part.unique_images < 1:
+                raise ValueError(f"data.mix: unique_images={part.unique_images} of {part.shards} must be at least 1")
+        if self.mix and self.subset != SubsetConfig():
+            raise ValueError("data.subset chooses from one data set, not from data.mix; leave one of them out")
+        if self.mix and self.epoch_end == "drop":
+            raise ValueError("data.epoch_end=drop: the data sets of data.mix have no epochs in common; take wrap")
 
 
 @dataclass

@@ -131,5 +131,5 @@ class RunConfig:
         self.optimizer.validate_length(self.num_steps, self.global_batch_size)
         if self.unique_images is not None and self.unique_images < 1:
             raise ValueError(f"unique_images={self.unique_images} must be at least 1, or null for the whole split")
-        if self.objective == "digpt" and self.teacher.kind != "pixels" and self.teacher.checkpoint is None:
+        if self.objective == "digpt" and self.teacher.is_missing:
             raise ValueError("objective=digpt needs teacher.checkpoint=FILE_OR_FOLDER, local weights (`weights fetch`)")

@@ -23,6 +23,14 @@ class TeacherConfig:
     architecture: str | None = None
     # fp32 | bf16, of weights and computation; null: bf16 on a GPU, fp32 on a CPU. Pixels are always fp32.
     precision: str | None = None
+    # Folder of `shards tokenize`, whose views and tokens are replayed: the teacher is not loaded, and its other keys may
+    # be left out. null: the teacher runs in every step.
+    tokens: str | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether neither weights nor stored tokens are named where one of them is needed."""
+        return self.kind != "pixels" and self.checkpoint is None and self.tokens is None
 
     def validate(self) -> None:
         """Raise `ValueError`, naming key and value, for what no run could train with."""

@@ -2,170 +2,155 @@
 
 from __future__ import annotations
 
-import tarfile
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from arvis_scale.data.concurrency import map_in_order
-from arvis_scale.data.decode import UnreadableImageError, image_extension
+import numpy as np
+
+from arvis_scale.data.check_report import CheckReport, Copy, Problem, SplitCount
+from arvis_scale.data.check_shard import DIGEST_BYTES, CheckedShard, check_contents, text_of
 from arvis_scale.data.index import UNLABELLED, DatasetIndex, SampleTable, ShardEntry, read_index, samples_folder
-from arvis_scale.data.sources import StrictTarInfo
-from arvis_scale.hashing import sha256_of
+from arvis_scale.data.remote import is_remote, size_of
 
 # Called with the samples checked and their total.
 CheckProgress = Callable[[int, int], None]
 
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is broken: in which file, at which sample (None: the file as a whole), and what."""
-
-    file: str
-    key: str | None
-    what: str
+_Tables = dict[str, SampleTable | None]
 
 
-@dataclass(frozen=True)
-class CheckReport:
-    """What was looked at and what is broken; `num_samples` is what the index promises."""
-
-    num_shards: int
-    num_samples: int
-    problems: list[Problem]
-
-    def summary(self) -> str:
-        """The report in words: one line, then one for each problem."""
-        verdict = f"{len(self.problems):,} problems:" if self.problems else "all whole"
-        lines = [f"{self.num_samples:,} samples in {self.num_shards} shards: {verdict}"]
-        lines += [
-            f"  {problem.file}{f', {problem.key}' if problem.key else ''}: {problem.what}" for problem in self.problems
-        ]
-        return "\n".join(lines)
-
-
-def check_shards(folder: str | Path, *, progress: CheckProgress | None = None) -> CheckReport:
-    """Verify a shard folder completely; never stops at the first damage.
+def check_shards(folder: str | Path, *, quick: bool = False, progress: CheckProgress | None = None) -> CheckReport:
+    """Verify a shard folder completely, or with `quick` its index and the sizes only; never stop at the first damage.
 
     Raises `ValueError` only when `folder` has no readable `index.json`, without which nothing can be checked.
     """
     folder = Path(folder)
     index = read_index(folder)
-    entries = [entry for shards in index.splits.values() for entry in shards]
-    problems: list[Problem] = []
-    keys: Counter[str] = Counter()
-    done = 0
-    for split, shards in index.splits.items():
-        table, found = _check_table(folder, index, split)
-        problems += found
-        if table is not None:
-            keys.update(_text(key) for key in table.key)
-        first = 0
-        for entry in shards:
-            problems += _check_shard(folder, entry)
-            if table is not None and (folder / entry.file).is_file():
-                problems += _check_members(folder, entry, table[first : first + entry.num_samples])
-            first += entry.num_samples
-            done += entry.num_samples
-            if progress:
-                progress(done, index.num_samples)
-    problems += [Problem("index.json", key, f"the key is used {uses} times") for key, uses in keys.items() if uses > 1]
-    listed = {entry.file for entry in entries}
-    strangers = sorted(path.name for path in folder.glob("*.tar") if path.name not in listed)
-    problems += [Problem(name, None, "the shard is not in index.json") for name in strangers]
-    return CheckReport(len(entries), index.num_samples, problems)
+    problems: dict[str, list[Problem]] = {split: [] for split in index.splits}
+    tables: _Tables = {}
+    for split in index.splits:
+        tables[split], found = _open_table(folder, index, split)
+        problems[split] += found
+        problems[split] += [problem for entry in index.splits[split] if (problem := _size_problem(folder, entry))]
+    elsewhere = [*_repeated_keys(tables), *_unlisted_shards(folder, index)]
+    duplicates: list[list[Copy]] = []
+    if not quick:
+        shards = list(_shards_to_read(folder, index, tables))
+        digests = np.zeros(sum(len(shard.table) for shard in shards), dtype=f"V{DIGEST_BYTES}")
+        done = 0
+        for shard, found, found_digests in check_contents(shards, {image.path for image in index.skipped}, progress):
+            problems[shard.split] += found
+            digests[done : done + len(found_digests)] = found_digests
+            done += len(found_digests)
+        duplicates = _duplicates(shards, digests)
+        elsewhere += _leaks(duplicates)
+    splits = [_count(split, entries, problems[split]) for split, entries in index.splits.items()]
+    everything = [*(problem for found in problems.values() for problem in found), *elsewhere]
+    return CheckReport(str(folder), index.content_hash, quick, splits, everything, duplicates)
 
 
-def _check_shard(folder: Path, entry: ShardEntry) -> Iterator[Problem]:
-    """Size and hash of a shard."""
-    tar = folder / entry.file
-    if not tar.is_file():
-        yield Problem(entry.file, None, "the shard is missing")
-    elif tar.stat().st_size != entry.num_bytes:
-        yield Problem(entry.file, None, f"has {tar.stat().st_size} bytes instead of {entry.num_bytes}")
-    elif sha256_of(tar) != entry.sha256:
-        yield Problem(entry.file, None, "SHA-256 differs from index.json")
+def _count(split: str, entries: list[ShardEntry], problems: list[Problem]) -> SplitCount:
+    num_samples, num_bytes = sum(entry.num_samples for entry in entries), sum(entry.num_bytes for entry in entries)
+    return SplitCount(split, len(entries), num_samples, num_bytes, len(problems))
 
 
-def _check_table(folder: Path, index: DatasetIndex, split: str) -> tuple[SampleTable | None, list[Problem]]:
-    """The sample table of a split, where it can be read and has the rows that it should, and what is wrong with it."""
+def _size_problem(folder: Path, entry: ShardEntry) -> Problem | None:
+    try:
+        num_bytes = size_of(entry.file) if is_remote(entry.file) else (folder / entry.file).stat().st_size
+    except FileNotFoundError:
+        return Problem(entry.file, None, "missing_shard", "the shard is missing")
+    except OSError as error:
+        return Problem(entry.file, None, "read_error", f"cannot be read ({error.strerror or error})")
+    if num_bytes == entry.num_bytes:
+        return None
+    return Problem(entry.file, None, "size", f"has {num_bytes} bytes instead of {entry.num_bytes}")
+
+
+def _open_table(folder: Path, index: DatasetIndex, split: str) -> tuple[SampleTable | None, list[Problem]]:
+    """The sample table of a split, where it can be used, and what is wrong with it."""
     path = samples_folder(folder, split)
     if not path.is_dir():
-        return None, [Problem(path.name, None, "the sample table is missing")]
+        return None, [Problem(path.name, None, "table", "the sample table is missing")]
     try:
         table = SampleTable.open(path)
     except ValueError as error:
-        return None, [Problem(path.name, None, str(error))]
+        return None, [Problem(path.name, None, "table", str(error))]
     problems = []
     if table.sha256() != index.table_sha256[split]:
-        problems.append(Problem(path.name, None, "SHA-256 differs from index.json"))
+        problems.append(Problem(path.name, None, "hash", "SHA-256 differs from index.json"))
     num_rows = sum(entry.num_samples for entry in index.splits[split])
     if len(table) != num_rows:
-        problems.append(Problem(path.name, None, f"has {len(table)} rows instead of {num_rows}"))
+        problems.append(Problem(path.name, None, "table", f"has {len(table)} rows instead of {num_rows}"))
         return None, problems
-    for row, label in enumerate(table.label):
-        if label != UNLABELLED and not 0 <= label < len(index.classes):
-            what = f"label {label} is none of {len(index.classes)} classes"
-            problems.append(Problem(path.name, _text(table.key[row]), what))
-    return table, problems
+    label = np.asarray(table.label)
+    for row in np.flatnonzero((label != UNLABELLED) & ((label < 0) | (label >= len(index.classes)))).tolist():
+        what = f"label {label[row]} is none of {len(index.classes)} classes"
+        problems.append(Problem(path.name, text_of(table.key[row]), "label", what))
+    return table, [*problems, *_misplaced_rows(index.splits[split], table)]
 
 
-def _check_members(folder: Path, entry: ShardEntry, table: SampleTable) -> Iterator[Problem]:
-    """The tar's own members against the table, then every sample's bytes by positioned read."""
-    path = folder / entry.file
-    members: dict[str, tuple[int, int]] = {}  # name -> offset and size of the content
-    try:
-        with tarfile.open(path, "r:", tarinfo=StrictTarInfo) as archive:
-            for member in archive:
-                members[member.name] = (member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
-        yield Problem(entry.file, None, f"the tar breaks off after {len(members)} members ({error})")
-    expected = {f"{_text(table.key[row])}.{_text(table.extension[row])}" for row in range(len(table))}
-    expected |= {f"{_text(table.key[row])}.cls" for row in range(len(table)) if table.label[row] != UNLABELLED}
-    for name in sorted(members.keys() - expected):
-        yield Problem(entry.file, name, "the tar has this member, the index does not")
-
-    def check(row: int) -> Problem | None:
-        what = _sample_problem(path, entry.num_bytes, table, row, members)
-        return Problem(entry.file, _text(table.key[row]), what) if what else None
-
-    yield from (problem for problem in map_in_order(check, range(len(table))) if problem)
+def _misplaced_rows(entries: list[ShardEntry], table: SampleTable) -> Iterator[Problem]:
+    first = 0
+    for entry in entries:
+        rows = table[first : first + entry.num_samples]
+        first += entry.num_samples
+        offset, size = np.asarray(rows.offset), np.asarray(rows.size)
+        # offset + size could overflow
+        outside = (offset < 0) | (size < 0) | (offset > entry.num_bytes) | (size > entry.num_bytes - offset)
+        for row in np.flatnonzero(outside).tolist():
+            what = f"the index gives it {size[row]} bytes there, in a shard of {entry.num_bytes}"
+            yield Problem(entry.file, text_of(rows.key[row]), "row", what, int(offset[row]))
 
 
-def _sample_problem(
-    path: Path, num_bytes: int, table: SampleTable, row: int, members: dict[str, tuple[int, int]]
-) -> str | None:
-    """What is wrong with one sample, in words, or None."""
-    key, extension, label = _text(table.key[row]), _text(table.extension[row]), int(table.label[row])
-    offset, size = int(table.offset[row]), int(table.size[row])
-    place = members.get(f"{key}.{extension}")
-    label_place = members.get(f"{key}.cls")
-    if not 0 <= offset <= offset + size <= num_bytes:
-        return f"the index places it at byte {offset} with {size} bytes, in a shard of {num_bytes}"
-    with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        image = file.read(size)
-        label_text = b""
-        if label_place:
-            file.seek(label_place[0])
-            label_text = file.read(label_place[1])
-    if len(image) != size:
-        return f"is cut: {len(image)} of {size} bytes"
-    try:
-        content = image_extension(image)
-    except UnreadableImageError as error:
-        return f"does not decode ({error})"
-    if place is None:
-        return "the tar has no such member"
-    if place != (offset, size):
-        return f"the tar has it at byte {place[0]} with {place[1]} bytes, the index at {offset} with {size}"
-    if content != extension:
-        return f"is a {content} image under the extension {extension}"
-    if label != UNLABELLED and label_text != str(label).encode():
-        return f"label {label_text!r} in the tar, {label} in the index"
-    return None
+def _repeated_keys(tables: _Tables) -> Iterator[Problem]:
+    columns = [np.asarray(table.key) for table in tables.values() if table is not None]
+    if columns:
+        keys, uses = np.unique(np.concatenate(columns), return_counts=True)
+        for position in np.flatnonzero(uses > 1).tolist():
+            what = f"the key is used {uses[position]} times"
+            yield Problem("index.json", text_of(keys[position]), "repeated_key", what)
 
 
-def _text(value: bytes) -> str:
-    return value.decode(errors="backslashreplace")
+def _unlisted_shards(folder: Path, index: DatasetIndex) -> Iterator[Problem]:
+    listed = {entry.file for entries in index.splits.values() for entry in entries}
+    for path in sorted(folder.glob("*.tar")):
+        if path.name not in listed and str(path.resolve()) not in listed:
+            yield Problem(path.name, None, "not_in_index", "the shard is not in index.json")
+
+
+def _shards_to_read(folder: Path, index: DatasetIndex, tables: _Tables) -> Iterator[CheckedShard]:
+    for split, entries in index.splits.items():
+        table, first = tables[split], 0
+        for entry in entries:
+            if table is not None:
+                yield CheckedShard(split, folder, entry, table[first : first + entry.num_samples])
+            first += entry.num_samples
+
+
+def _duplicates(shards: list[CheckedShard], digests: np.ndarray) -> list[list[Copy]]:
+    """Groups of samples of equal digests, in the order of their first samples; zeros stand for unread images."""
+    order = np.argsort(digests, kind="stable")
+    is_equal = digests[order[1:]] == digests[order[:-1]]
+    first_samples = np.cumsum([0] + [len(shard.table) for shard in shards])
+    groups: list[list[int]] = []
+    for position in np.flatnonzero(is_equal).tolist():
+        if digests[order[position]] == np.zeros((), digests.dtype):
+            continue
+        if not groups or groups[-1][-1] != order[position]:
+            groups.append([int(order[position])])
+        groups[-1].append(int(order[position + 1]))
+
+    def copy_at(sample: int) -> Copy:
+        shard = int(np.searchsorted(first_samples, sample, side="right")) - 1
+        row = sample - int(first_samples[shard])
+        return Copy(shards[shard].split, shards[shard].entry.file, text_of(shards[shard].table.key[row]))
+
+    return [[copy_at(sample) for sample in group] for group in sorted(groups)]
+
+
+def _leaks(duplicates: list[list[Copy]]) -> Iterator[Problem]:
+    for group in duplicates:
+        for copy in group:
+            others = sorted({other.split for other in group} - {copy.split})
+            if others:
+                what = f"LEAK: this {copy.split} image is also in {' and '.join(others)}, so a score on it is no test"
+                yield Problem(copy.file, copy.key, "split_leak", what)

@@ -9,6 +9,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from arvis_scale.data.faults import Reason
+
 # Pillow's name of a format -> the member extension in a shard. MPO is what phones write: a JPEG with more pictures
 # behind it.
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -22,12 +24,18 @@ _DECODER_ERRORS = (
     IndexError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 
 
 class UnreadableImageError(ValueError):
-    """Bytes that are not one whole JPEG, PNG or WebP image; the message is the reason in one line."""
+    """Bytes that are not one whole JPEG, PNG or WebP image; the message says why in one line, `reason` in one word."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 def image_extension(data: bytes) -> str:
@@ -50,15 +58,21 @@ def decode_rgb(data: bytes) -> Image.Image:
 
 def _load(data: bytes) -> Image.Image:
     if not data:
-        raise UnreadableImageError("the file is empty")
+        raise UnreadableImageError("not_an_image", "the file is empty")
     try:
         image = Image.open(BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
         image.load()
     except Image.UnidentifiedImageError as error:
-        raise UnreadableImageError("not a JPEG, PNG or WebP image") from error
+        raise UnreadableImageError("not_an_image", "not a JPEG, PNG or WebP image") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError("too_large", _one_line(error)) from error
     except _DECODER_ERRORS as error:
-        raise UnreadableImageError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise UnreadableImageError("damaged_image", _one_line(error)) from error
     return image
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

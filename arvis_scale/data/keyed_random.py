@@ -12,19 +12,32 @@ import numpy.typing as npt
 
 
 class Purpose(IntEnum):
-    """First word of every key, so that two uses of one user seed never share their random numbers."""
+    """First word of every key, so that two uses of one user seed never share their random numbers.
+
+    The keys of one purpose are of one length: numpy takes `(4, 7)` and `(4, 7, 0)` for the same key.
+    """
 
     SHARD_ORDER = 1
     SUBSET = 2
     HELD_OUT = 3
     EPOCH = 4
     PALETTE = 5
+    EPOCH_SHARDS = 6
+    MIX = 7
+    CLASS_RANKS = 8
+    CLASS_IMAGES = 9
+    REPLACEMENT = 10
 
 
 def keyed_permutation(num_items: int, purpose: Purpose, *key: int) -> npt.NDArray[np.int64]:
     """A permutation of `0..num_items-1` that depends on `(purpose, *key)` alone; every word of the key is >= 0."""
     sequence = np.random.SeedSequence([int(purpose), *key])
     return np.random.Generator(np.random.Philox(sequence)).permutation(num_items)
+
+
+def keyed_seed(purpose: Purpose, *key: int) -> int:
+    """One 63-bit seed that depends on `(purpose, *key)` alone."""
+    return int(np.random.SeedSequence([int(purpose), *key]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def keyed_seeds(seed: int, counters: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -31,6 +31,12 @@ class OpenFiles:
             self._descriptors.move_to_end(path)
         return descriptor
 
+    def forget(self, path: Path) -> None:
+        """Close `path`, where it is open, so that its next use opens it again."""
+        descriptor = self._descriptors.pop(path, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
     def close(self) -> None:
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from arvis_scale.data.retries import with_retries
 
 BLOCK_BYTES = 256 * 1024
 CACHE_BYTES = 64 * 1024**2
+COPY_BYTES = 8 * 1024**2
 TIMEOUT_SECONDS = 60.0
+NUM_RETRIES = 5
+RANGE_NOT_SATISFIABLE = 416  # HTTP status
 
 
 def is_remote(address: str) -> bool:
@@ -25,7 +30,9 @@ class RemoteFiles:
     Safe to use after a fork and to pickle (a copy starts with an empty cache); not for several threads at once.
     """
 
-    def __init__(self, num_retries: int, block_bytes: int = BLOCK_BYTES, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, num_retries: int = NUM_RETRIES, block_bytes: int = BLOCK_BYTES, cache_bytes: int = CACHE_BYTES
+    ) -> None:
         """`cache_bytes` bounds the memory held between two reads; one read may need more while it lasts."""
         self._num_retries = num_retries
         self._block_bytes = block_bytes
@@ -66,7 +73,16 @@ class RemoteFiles:
         }
 
     def _request(self, url: str, start: int, end: int) -> bytes:
-        data = with_retries(lambda: _request(url, start, end), self._num_retries, may_pass=_may_pass)
+        def ask() -> bytes:
+            data: bytes = _ask(url, lambda files, options: files.cat_file(url, start=start, end=end, **options))
+            return data
+
+        try:
+            data = with_retries(ask, self._num_retries, may_pass=_may_pass)
+        except _RefusedError as error:
+            if error.errno == RANGE_NOT_SATISFIABLE:  # the file ends before the range begins
+                return b""
+            raise
         if len(data) > end - start:
             raise OSError("the server does not answer range requests; copy the shards to a disk or another server")
         return data
@@ -82,36 +98,43 @@ class RemoteFiles:
         return RemoteFiles, (self._num_retries, self._block_bytes, self._max_blocks * self._block_bytes)
 
 
-def read_whole(url: str, num_retries: int) -> bytes:
-    """Return the whole remote file; raises as `RemoteFiles.read_range` does."""
-    return with_retries(lambda: _request(url, None, None), num_retries, may_pass=_may_pass)
+def copy_file(url: str, path: Path, num_retries: int = NUM_RETRIES) -> None:
+    """Copy a remote file to `path`, in pieces; raises as `RemoteFiles.read_range` does."""
+    files = RemoteFiles(num_retries, block_bytes=COPY_BYTES, cache_bytes=0)
+    with path.open("wb") as file:
+        while piece := files.read_range(url, file.tell(), COPY_BYTES):
+            file.write(piece)
+
+
+def size_of(url: str, num_retries: int = NUM_RETRIES) -> int:
+    """Return the length of a remote file in bytes; raises as `RemoteFiles.read_range` does."""
+    return with_retries(
+        lambda: _ask(url, lambda files, options: files.size(url, **options)), num_retries, may_pass=_may_pass
+    )
 
 
 class _RefusedError(OSError):
-    """The server's answer will be the same when it is asked again."""
+    """The server's answer will be the same when it is asked again; `errno` is the HTTP status."""
 
 
 def _may_pass(error: OSError) -> bool:
     return not isinstance(error, FileNotFoundError | PermissionError | _RefusedError)
 
 
-def _request(url: str, start: int | None, end: int | None) -> bytes:
-    """Return bytes `start` to `end` of `url`, or what there is of them; all that goes wrong is an `OSError`."""
+def _ask(url: str, question: Callable[[Any, dict[str, Any]], Any]) -> Any:
+    """Return `question(file system, options)`; all that goes wrong is an `OSError`."""
     filesystem = _filesystem(url)
-    options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS} if filesystem.async_impl else {}
+    options = {"timeout": TIMEOUT_SECONDS} if filesystem.async_impl else {}
     try:
-        data: bytes = filesystem.cat_file(url, start=start, end=end, **options)
+        return question(filesystem, options)
     except asyncio.TimeoutError as error:  # no OSError before Python 3.11
         raise TimeoutError(f"no answer in {TIMEOUT_SECONDS:g} seconds") from error
     except _http_errors(url) as error:
         status = getattr(error, "status", None)
         if status is None:
             raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
-        if status == 416:  # the range begins behind the end of the file
-            return b""
         refused = 400 <= status < 500 and status not in (408, 429)  # those two ask for patience
-        raise (_RefusedError if refused else OSError)(f"HTTP status {status}") from error
-    return data
+        raise (_RefusedError if refused else OSError)(status, f"HTTP status {status}") from error
 
 
 def _filesystem(url: str) -> Any:

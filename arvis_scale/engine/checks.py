@@ -6,15 +6,16 @@ import torch
 
 from arvis_scale.config import RunConfig
 from arvis_scale.data.selection import Selection, select_images
-from arvis_scale.engine.branching import check_branch
-from arvis_scale.engine.checkpoint_files import check_checkpoints
-from arvis_scale.engine.compilation import check_compiler
-from arvis_scale.engine.initial_weights import check_initial_weights
+from arvis_scale.engine.checkpointing.branching import check_branch
+from arvis_scale.engine.checkpointing.files import check_checkpoints
+from arvis_scale.engine.parallel.compilation import check_compiler
+from arvis_scale.engine.parallel.stages import stage_bounds
+from arvis_scale.engine.parallel.strategy import deepspeed_config
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.same_run import check_same_images, check_same_run
 from arvis_scale.engine.setup import build_of, teacher_shape_of
-from arvis_scale.engine.stages import stage_bounds
-from arvis_scale.engine.strategy import deepspeed_config
+from arvis_scale.engine.teacher_tokens import check_tokens
+from arvis_scale.engine.weights.initial_weights import check_initial_weights
 from arvis_scale.evaluation.probe_run import open_probe_data
 
 
@@ -25,6 +26,7 @@ def check_run(config: RunConfig) -> Selection:
     """
     images = select_images(config.data, config.unique_images)
     open_probe_data(config)
+    check_tokens(config, images)
     deepspeed_config(config)
     stage_bounds(config)
     check_compiler(config)

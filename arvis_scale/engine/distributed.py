@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from arvis_scale.engine.deepspeed_here import init_distributed
+from arvis_scale.engine.parallel.deepspeed_here import init_distributed
 from arvis_scale.engine.ports import free_port
 
 

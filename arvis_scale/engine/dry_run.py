@@ -21,14 +21,14 @@ import torch
 import torch.distributed as dist
 
 from arvis_scale.config import RunConfig
-from arvis_scale.engine.activation_checkpointing import checkpoint_blocks
-from arvis_scale.engine.deepspeed_here import init_distributed
 from arvis_scale.engine.distributed import Processes
-from arvis_scale.engine.pipeline_engine import PipelineEngine
+from arvis_scale.engine.parallel.activation_checkpointing import checkpoint_blocks
+from arvis_scale.engine.parallel.deepspeed_here import init_distributed
+from arvis_scale.engine.parallel.pipeline_engine import PipelineEngine
+from arvis_scale.engine.parallel.stages import stage_bounds
+from arvis_scale.engine.parallel.strategy import deepspeed_config
+from arvis_scale.engine.parallel.zero_engine import ZeroEngine
 from arvis_scale.engine.setup import build_of, shapes_of_batch, teacher_shape_of
-from arvis_scale.engine.stages import stage_bounds
-from arvis_scale.engine.strategy import deepspeed_config
-from arvis_scale.engine.zero_engine import ZeroEngine
 from arvis_scale.models.objective import Objective
 from arvis_scale.models.presets import PRESETS
 from arvis_scale.planning.live_memory import course_of, stage_courses

@@ -12,13 +12,13 @@ from torch import Tensor
 from arvis_scale.atomic import write_json
 from arvis_scale.config import RunConfig, load_config
 from arvis_scale.data.selection import Selection
-from arvis_scale.engine.branching import branch_entries
+from arvis_scale.engine.checkpointing.branching import branch_entries
 from arvis_scale.engine.distributed import Processes
-from arvis_scale.engine.export import load_encoder, save_encoder
-from arvis_scale.engine.metrics_log import read_metrics
+from arvis_scale.engine.logs.metrics_log import read_metrics
+from arvis_scale.engine.parallel.train_engine import TrainEngine
 from arvis_scale.engine.run_folder import SCHEMA_VERSION, RunFolder
 from arvis_scale.engine.setup import encoder_of, params_of
-from arvis_scale.engine.train_engine import TrainEngine
+from arvis_scale.engine.weights.export import load_encoder, save_encoder
 from arvis_scale.evaluation.probe_run import open_probe_data, probe_encoder, probe_raw_pixels
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from arvis_scale.config import STRATEGIES, RunConfig
-from arvis_scale.engine.activation_checkpointing import checkpoint_blocks
+from arvis_scale.engine.parallel.activation_checkpointing import checkpoint_blocks
+from arvis_scale.engine.parallel.stages import stage_bounds
+from arvis_scale.engine.parallel.strategy import deepspeed_config
 from arvis_scale.engine.setup import build_of, shapes_of_batch, teacher_shape_of
-from arvis_scale.engine.stages import stage_bounds
-from arvis_scale.engine.strategy import deepspeed_config
 from arvis_scale.models.objective import Objective
 from arvis_scale.planning.costs import Cost, objective_cost, total_cost
 from arvis_scale.planning.devices import Device, device_here, find_device

@@ -12,9 +12,12 @@ from arvis_scale.config import RunConfig
 from arvis_scale.data.loader import evaluation_batches, training_batches
 from arvis_scale.data.palette import load_palette, palette_of_images, save_palette
 from arvis_scale.data.selection import Selection
-from arvis_scale.engine.checkpoint_files import checkpoints_newest_first
+from arvis_scale.data.token_manifest import TRAIN, VALIDATION
+from arvis_scale.data.token_records import decode
+from arvis_scale.engine.checkpointing.files import checkpoints_newest_first
 from arvis_scale.engine.distributed import Processes
 from arvis_scale.engine.run_folder import RunFolder
+from arvis_scale.engine.teacher_tokens import manifest_of, shape_of_tokens, stored_tokens
 from arvis_scale.models.build import build_objective
 from arvis_scale.models.encoder import Backbone
 from arvis_scale.models.igpt import Igpt
@@ -27,8 +30,8 @@ Batch = dict[str, Tensor]
 
 
 def load_teacher_of(config: RunConfig, device: torch.device) -> Teacher | None:
-    """Load the frozen teacher that the objective needs, on `device`; None for objectives without one."""
-    if config.objective != "digpt":
+    """Load the frozen teacher that the objective needs, on `device`; None for none and for stored tokens."""
+    if config.objective != "digpt" or config.teacher.tokens is not None:
         return None
     return load_teacher(config.teacher, image_size=config.image_size, patch_size=config.patch_size, device=device)
 
@@ -37,6 +40,9 @@ def teacher_shape_of(config: RunConfig) -> TeacherShape | None:
     """Return the shape of the teacher's tokens without loading it; None for objectives without one."""
     if config.objective != "digpt":
         return None
+    manifest = manifest_of(config)
+    if manifest is not None:
+        return shape_of_tokens(manifest)
     return teacher_shape(config.teacher, image_size=config.image_size, patch_size=config.patch_size)
 
 
@@ -104,7 +110,14 @@ class Preparation:
             prepared["weights"] = batch["weights"].to(self.device)
         if self.teacher is not None:
             prepared["teacher_tokens"] = self.teacher(images)  # B x (1 + n) x C
+        elif "teacher_tokens" in batch:
+            prepared["teacher_tokens"] = self._stored_tokens(batch)
         return prepared
+
+    def _stored_tokens(self, batch: Batch) -> Tensor:
+        """Return the tokens that the loader read, `B x (1 + n) x C`; they travel to the device as they are stored."""
+        stored = {name.removeprefix("teacher_"): field for name, field in batch.items() if name.startswith("teacher_")}
+        return decode({name: field.to(self.device, non_blocking=True) for name, field in stored.items()})
 
 
 def shapes_of_batch(config: RunConfig, batch_size: int) -> Batch:

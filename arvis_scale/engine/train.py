@@ -9,22 +9,26 @@ import torch
 
 from arvis_scale.config import RunConfig, save_config
 from arvis_scale.data.selection import Selection
-from arvis_scale.engine.activation_checkpointing import checkpoint_blocks
-from arvis_scale.engine.branching import own_seconds
-from arvis_scale.engine.checkpoint_pruning import prune_finished_run
-from arvis_scale.engine.checkpoints import Checkpoints
+from arvis_scale.engine.checkpointing.branching import own_seconds
+from arvis_scale.engine.checkpointing.checkpoints import Checkpoints
+from arvis_scale.engine.checkpointing.pruning import prune_finished_run
 from arvis_scale.engine.checks import check_run
-from arvis_scale.engine.compilation import compile_engine
 from arvis_scale.engine.distributed import Processes, join_processes
-from arvis_scale.engine.guarded_engine import guard_engine
+from arvis_scale.engine.guarding.guarded_engine import guard_engine
+from arvis_scale.engine.guarding.incidents import Incident, no_checkpoint_before, respond_to
+from arvis_scale.engine.guarding.stragglers import SlowestRank
+from arvis_scale.engine.guarding.watchdog import Watchdog
 from arvis_scale.engine.heartbeat import recorded_status
-from arvis_scale.engine.incidents import Incident, no_checkpoint_before, respond_to
-from arvis_scale.engine.initial_weights import load_initial_weights
-from arvis_scale.engine.loss_window import LossWindow
-from arvis_scale.engine.metrics_log import MetricsLog
-from arvis_scale.engine.pipeline_engine import PipelineEngine
+from arvis_scale.engine.logs.loss_window import LossWindow
+from arvis_scale.engine.logs.metrics_log import MetricsLog
+from arvis_scale.engine.logs.profiler import StepProfiler
+from arvis_scale.engine.logs.speed import Speedometer
+from arvis_scale.engine.parallel.activation_checkpointing import checkpoint_blocks
+from arvis_scale.engine.parallel.compilation import compile_engine
+from arvis_scale.engine.parallel.pipeline_engine import PipelineEngine
+from arvis_scale.engine.parallel.train_engine import Batch, TrainEngine
+from arvis_scale.engine.parallel.zero_engine import ZeroEngine
 from arvis_scale.engine.preemption import PreemptionFlag, TimeLimit
-from arvis_scale.engine.profiler import StepProfiler
 from arvis_scale.engine.result import finish_run
 from arvis_scale.engine.run_folder import RunFolder, Status
 from arvis_scale.engine.run_lock import exclusive
@@ -38,12 +42,8 @@ from arvis_scale.engine.setup import (
     validation_batches,
     write_palette,
 )
-from arvis_scale.engine.speed import Speedometer
-from arvis_scale.engine.stragglers import SlowestRank
-from arvis_scale.engine.train_engine import Batch, TrainEngine
 from arvis_scale.engine.validation import validate
-from arvis_scale.engine.watchdog import Watchdog
-from arvis_scale.engine.zero_engine import ZeroEngine
+from arvis_scale.engine.weights.initial_weights import load_initial_weights
 from arvis_scale.models.pictures import mask_pictures
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 import torch
 
 from arvis_scale.engine.distributed import Processes
-from arvis_scale.engine.metrics_log import MetricsLog
-from arvis_scale.engine.train_engine import Batch, TrainEngine
+from arvis_scale.engine.logs.metrics_log import MetricsLog
+from arvis_scale.engine.parallel.train_engine import Batch, TrainEngine
 
 
 @torch.no_grad()

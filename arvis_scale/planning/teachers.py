@@ -18,8 +18,11 @@ from arvis_scale.planning.flops import forward_flops_per_sample
 
 
 def teacher_cost(config: TeacherConfig) -> Cost:
-    """Return parameters and forward FLOPs per image of a teacher whose configuration and files were found good."""
-    if config.kind == "pixels":
+    """Return parameters and forward FLOPs per image of a teacher whose configuration and files were found good.
+
+    Pixels and stored tokens cost nothing.
+    """
+    if config.kind == "pixels" or config.tokens is not None:
         return Cost()
     if config.kind == "open_clip":
         return _open_clip_cost(config)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from arvis_scale.config import load_config, save_config
-from arvis_scale.engine.metrics_log import MetricsLog
+from arvis_scale.engine.logs.metrics_log import MetricsLog
 from arvis_scale.engine.run_folder import RunFolder
 
 SECONDS = 120  # what a loaded machine may take

@@ -10,7 +10,7 @@ import torch
 
 from arvis_scale.config import build_config, load_yaml, recipe_path, save_config
 from arvis_scale.data.build import build_shards
-from arvis_scale.engine.metrics_log import read_metrics
+from arvis_scale.engine.logs.metrics_log import read_metrics
 
 # Twelve steps without warm-up, at a high learning rate, with stochastic depth and clipping that is active: nothing
 # agrees by standing still.

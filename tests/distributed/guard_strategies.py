@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from arvis_scale.config import build_config, load_yaml, recipe_path
 from arvis_scale.data.selection import select_images
 from arvis_scale.engine.distributed import join_processes
-from arvis_scale.engine.guarded_engine import guard_engine
+from arvis_scale.engine.guarding.guarded_engine import guard_engine
 from arvis_scale.engine.setup import Preparation, train_batches
 from arvis_scale.engine.train import start_engine
 

@@ -26,8 +26,8 @@ from typing import Any
 
 from arvis_scale.config import build_config, load_config, load_yaml, recipe_path, save_config
 from arvis_scale.data.build import build_shards
-from arvis_scale.engine import checkpoint_pruning, checkpoint_writing, checkpoints
-from arvis_scale.engine.checkpoint_files import newest_checkpoint, step_of
+from arvis_scale.engine.checkpointing import checkpoints, pruning, writing
+from arvis_scale.engine.checkpointing.files import newest_checkpoint, step_of
 from arvis_scale.engine.ports import free_port
 
 NUM_STEPS = 24
@@ -88,14 +88,14 @@ def at_random_moment(generator: random.Random) -> None:
 
 # Name -> what arranges the kill at the n-th time that the point is reached.
 POINTS: dict[str, Callable[[int, random.Random], None]] = {
-    "mid-file": lambda n, _: at_call(3 * n - 1, checkpoint_writing, "write_tensors", half_a_file),
+    "mid-file": lambda n, _: at_call(3 * n - 1, writing, "write_tensors", half_a_file),
     "one process has written": lambda n, _: at_call(n, checkpoints, "write_part", after),
     "before the manifest": lambda n, _: at_call(n, checkpoints, "write_manifest", before),
     "before the rename": lambda n, _: at_call(n, checkpoints, "publish", before),
     "between rename and latest": lambda n, _: at_call(n, checkpoints, "publish", after),
-    "while pruning": lambda n, _: at_call(n, checkpoint_pruning, "remove_checkpoint", half_removed),
-    "before optimizer state goes": lambda n, _: at_call(1, checkpoint_pruning, "write_manifest", before),
-    "while optimizer state goes": lambda n, _: at_call(1, checkpoint_pruning, "write_manifest", after),
+    "while pruning": lambda n, _: at_call(n, pruning, "remove_checkpoint", half_removed),
+    "before optimizer state goes": lambda n, _: at_call(1, pruning, "write_manifest", before),
+    "while optimizer state goes": lambda n, _: at_call(1, pruning, "write_manifest", after),
     "at random": lambda n, generator: at_random_moment(generator),
 }
 

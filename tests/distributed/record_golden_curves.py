@@ -18,7 +18,7 @@ import torch
 from arvis_scale.atomic import write_json
 from arvis_scale.config import OBJECTIVES, build_config, load_yaml, recipe_path
 from arvis_scale.data.build import build_shards
-from arvis_scale.engine.metrics_log import read_metrics
+from arvis_scale.engine.logs.metrics_log import read_metrics
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.train import train
 

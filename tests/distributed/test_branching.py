@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from arvis_scale.engine.metrics_log import read_metrics
+from arvis_scale.engine.logs.metrics_log import read_metrics
 from arvis_scale.engine.run_folder import RunFolder
 
 pytestmark = pytest.mark.processes

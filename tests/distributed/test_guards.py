@@ -16,7 +16,7 @@ from arvis_scale.config import load_config
 from arvis_scale.data.order import SampleOrder
 from arvis_scale.data.selection import select_images
 from arvis_scale.engine.exit_status import HANGING, PREEMPTED, STOPPED_BY_GUARD
-from arvis_scale.engine.metrics_log import read_metrics
+from arvis_scale.engine.logs.metrics_log import read_metrics
 from arvis_scale.engine.ports import free_port
 from arvis_scale.engine.run_folder import RunFolder
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
-from arvis_scale.engine.metrics_log import read_metrics
+from arvis_scale.engine.logs.metrics_log import read_metrics
 from arvis_scale.engine.run_folder import RunFolder
 
 pytestmark = pytest.mark.processes

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from arvis_scale.engine.checkpoint_pruning import remove_optimizer_state
+from arvis_scale.engine.checkpointing.pruning import remove_optimizer_state
 
 pytestmark = pytest.mark.processes
 
@@ -33,12 +33,12 @@ TRAIN_AND_COMPARE = """
 import json, sys
 import torch
 from arvis_scale.config import load_config
-from arvis_scale.engine.checkpoints import Checkpoints
+from arvis_scale.engine.checkpointing.checkpoints import Checkpoints
 from arvis_scale.engine.distributed import join_processes
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.setup import objective_of
 from arvis_scale.engine.train import train
-from arvis_scale.engine.zero_engine import ZeroEngine
+from arvis_scale.engine.parallel.zero_engine import ZeroEngine
 from deepspeed import zero
 
 for path in sys.argv[1:]:

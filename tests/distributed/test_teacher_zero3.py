@@ -18,11 +18,11 @@ STEP_AND_SAVE = """
 import json, sys
 import torch
 from arvis_scale.config import load_config
-from arvis_scale.engine.checkpoints import Checkpoints
+from arvis_scale.engine.checkpointing.checkpoints import Checkpoints
 from arvis_scale.engine.distributed import join_processes
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.setup import Preparation, load_teacher_of, objective_of
-from arvis_scale.engine.zero_engine import ZeroEngine
+from arvis_scale.engine.parallel.zero_engine import ZeroEngine
 
 config = load_config(sys.argv[1])
 processes = join_processes()

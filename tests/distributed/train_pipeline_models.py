@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from arvis_scale.engine.deepspeed_here import PipelineModule, init_distributed, initialize
+from arvis_scale.engine.parallel.deepspeed_here import PipelineModule, init_distributed, initialize
 from arvis_scale.models.build import build_objective
 from arvis_scale.models.digpt import Digpt
 from arvis_scale.models.pipeline import first_inputs

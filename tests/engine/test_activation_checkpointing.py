@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from arvis_scale.engine.activation_checkpointing import checkpoint_blocks
+from arvis_scale.engine.parallel.activation_checkpointing import checkpoint_blocks
 from arvis_scale.models.build import OBJECTIVES, build_objective
 from arvis_scale.models.pipeline import first_inputs
 

@@ -6,9 +6,9 @@ import pytest
 
 from arvis_scale.config import build_config, load_yaml, recipe_path, save_config
 from arvis_scale.data.build import build_shards
-from arvis_scale.engine.branching import branch_entries, take_branch_point
-from arvis_scale.engine.checkpoint_files import checkpoint_path, find_damage
-from arvis_scale.engine.checkpoint_manifest import Layout, Manifest, describe, write_manifest
+from arvis_scale.engine.checkpointing.branching import branch_entries, take_branch_point
+from arvis_scale.engine.checkpointing.files import checkpoint_path, find_damage
+from arvis_scale.engine.checkpointing.manifest import Layout, Manifest, describe, write_manifest
 from arvis_scale.engine.checks import check_run
 from arvis_scale.engine.run_folder import RunFolder
 

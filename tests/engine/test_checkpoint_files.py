@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from arvis_scale.config import build_config
-from arvis_scale.engine.checkpoint_files import (
+from arvis_scale.engine.checkpointing.files import (
     check_checkpoints,
     disk_use,
     find_damage,
@@ -14,7 +14,7 @@ from arvis_scale.engine.checkpoint_files import (
     remove_unfinished,
     unfinished_path,
 )
-from arvis_scale.engine.checkpoint_manifest import Layout, Manifest, describe, read_manifest, write_manifest
+from arvis_scale.engine.checkpointing.manifest import Layout, Manifest, describe, read_manifest, write_manifest
 
 FILES = ("state/mp_rank_00_model_states.pt", "state/zero_pp_rank_0_mp_rank_00_optim_states.pt", "random_00000.pt")
 

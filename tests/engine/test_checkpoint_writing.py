@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 import torch
 
-from arvis_scale.engine.checkpoint_manifest import describe
-from arvis_scale.engine.checkpoint_writing import copy_to_host, write_tensors
+from arvis_scale.engine.checkpointing.manifest import describe
+from arvis_scale.engine.checkpointing.writing import copy_to_host, write_tensors
 
 
 def test_a_copy_does_not_follow_its_original():

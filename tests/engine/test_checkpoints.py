@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from arvis_scale.config import CheckpointConfig, build_config
-from arvis_scale.engine.checkpoint_files import disk_use, find_damage
-from arvis_scale.engine.checkpoint_manifest import read_manifest
-from arvis_scale.engine.checkpoint_pruning import prune_finished_run
-from arvis_scale.engine.checkpoints import Checkpoints
+from arvis_scale.engine.checkpointing.checkpoints import Checkpoints
+from arvis_scale.engine.checkpointing.files import disk_use, find_damage
+from arvis_scale.engine.checkpointing.manifest import read_manifest
+from arvis_scale.engine.checkpointing.pruning import prune_finished_run
 from arvis_scale.engine.distributed import Processes
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from arvis_scale.config import load_config
-from arvis_scale.engine.compilation import check_compiler
+from arvis_scale.engine.parallel.compilation import check_compiler
 
 COMPILED = ["name=a", "output=runs/a", "objective=xtra", "data.shards=shards/a", "parallel.compile=true"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from arvis_scale.engine.export import load_encoder, save_encoder
+from arvis_scale.engine.weights.export import load_encoder, save_encoder
 from arvis_scale.models.build import build_objective
 from arvis_scale.models.encoder import Backbone
 

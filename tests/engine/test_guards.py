@@ -14,10 +14,10 @@ from arvis_scale.data.loader import training_batches
 from arvis_scale.data.selection import select_images
 from arvis_scale.engine.distributed import Processes
 from arvis_scale.engine.exit_status import GuardError
-from arvis_scale.engine.guards import Guards
-from arvis_scale.engine.incidents import LOSS_SPIKE, NON_FINITE, Incident, respond_to
+from arvis_scale.engine.guarding.guards import Guards
+from arvis_scale.engine.guarding.incidents import LOSS_SPIKE, NON_FINITE, Incident, respond_to
+from arvis_scale.engine.guarding.spikes import SpikeDetector
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.engine.spikes import SpikeDetector
 
 ALONE = Processes(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"), control=None)
 

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from tensorboard.util.tensor_util import make_ndarray
 
 from arvis_scale.config import load_config, save_config
-from arvis_scale.engine.metrics_log import MetricsLog, read_metrics
+from arvis_scale.engine.logs.metrics_log import MetricsLog, read_metrics
 from arvis_scale.engine.run_folder import RunFolder
 
 NUM_STEPS = 4

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from arvis_scale.config import OptimizerConfig
-from arvis_scale.engine.optimizer import build_optimizer
+from arvis_scale.engine.parallel.optimizer import build_optimizer
 from arvis_scale.models.build import build_objective
 
 MUON = {"name": "muon", "clip_grad_norm": math.inf}

@@ -8,7 +8,7 @@ import torch
 from torch.profiler import record_function
 
 from arvis_scale.config import ProfileConfig
-from arvis_scale.engine.profiler import StepProfiler
+from arvis_scale.engine.logs.profiler import StepProfiler
 
 
 def train(folder, config, *, num_steps, begun_at=0, rank=0):

@@ -5,8 +5,8 @@ import random
 import numpy as np
 import torch
 
-from arvis_scale.engine.checkpoint_writing import write_tensors
-from arvis_scale.engine.random_state import random_state, restore_random_state
+from arvis_scale.engine.checkpointing.random_state import random_state, restore_random_state
+from arvis_scale.engine.checkpointing.writing import write_tensors
 
 
 def draw():

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from arvis_scale.config import OptimizerConfig, load_config
-from arvis_scale.engine.schedule import learning_rate_factor
+from arvis_scale.engine.parallel.schedule import learning_rate_factor
 
 GIVEN = [
     "name=a",

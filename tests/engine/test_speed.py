@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from arvis_scale.config import load_config
-from arvis_scale.engine.speed import Speedometer
+from arvis_scale.engine.logs.speed import Speedometer
 from arvis_scale.planning.peaks import device_peak
 
 CPU = torch.device("cpu")

@@ -1,18 +1,18 @@
 """Stages of a pipeline share the work as evenly as their layers allow."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 
 from arvis_scale.config import load_config
-from arvis_scale.engine.stages import balanced_bounds, layer_flops, stage_bounds
+from arvis_scale.engine.parallel.stages import balanced_bounds, layer_flops, stage_bounds
 
 GIVEN = ["name=a", "output=runs/a", "data.shards=shards/a", "parallel.strategy=pipeline"]
 RUNS = [["objective=xtra"], ["objective=digpt", "teacher.kind=pixels"], ["objective=mae"]]
 
 
 def sums(costs, bounds):
-    return [sum(costs[first:last]) for first, last in zip(bounds, bounds[1:], strict=False)]
+    return [sum(costs[first:last]) for first, last in pairwise(bounds)]
 
 
 @pytest.mark.parametrize("num_stages", [1, 2, 3, 5, 7])

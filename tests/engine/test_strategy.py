@@ -3,7 +3,7 @@
 import pytest
 
 from arvis_scale.config import STRATEGIES, load_config
-from arvis_scale.engine.strategy import deepspeed_config
+from arvis_scale.engine.parallel.strategy import deepspeed_config
 
 STAGES = {"zero0": 0, "zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3, "pipeline": 1}
 GIVEN = ["name=a", "output=runs/a", "objective=xtra", "data.shards=shards/a"]

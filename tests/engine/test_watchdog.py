@@ -4,14 +4,14 @@ import subprocess
 import sys
 
 from arvis_scale.engine.exit_status import HANGING
+from arvis_scale.engine.guarding.watchdog import Report, name_the_last
 from arvis_scale.engine.run_folder import RunFolder, Status
-from arvis_scale.engine.watchdog import Report, name_the_last
 
 # What one process of a run does, without the run: FOLDER, RANK, and what it does in the end.
 PROCESS = """
 import sys, threading, time
 from arvis_scale.engine.run_folder import RunFolder, Status
-from arvis_scale.engine.watchdog import Watchdog
+from arvis_scale.engine.guarding.watchdog import Watchdog
 
 def read_a_disk_that_does_not_answer():
     time.sleep(1000)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from arvis_scale.config import RunConfig, build_config, load_config, save_config
 from arvis_scale.data.build import build_shards
-from arvis_scale.engine.export import save_encoder
-from arvis_scale.engine.export_weights import export_encoder, load_run_encoder
-from arvis_scale.engine.import_weights import import_checkpoint
-from arvis_scale.engine.initial_weights import check_initial_weights, load_initial_weights
 from arvis_scale.engine.result import probe_again
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.setup import encoder_of, objective_of
+from arvis_scale.engine.weights.export import save_encoder
+from arvis_scale.engine.weights.export_weights import export_encoder, load_run_encoder
+from arvis_scale.engine.weights.import_weights import import_checkpoint
+from arvis_scale.engine.weights.initial_weights import check_initial_weights, load_initial_weights
 
 SIZES: dict[str, Any] = {"objective": "xtra", "preset": "nano", "image_size": 32, "patch_size": 8}
 BLOCKS = ["xtra.block_side=2"]

@@ -23,7 +23,7 @@ def teacher_shape(config: TeacherConfig, *, image_size: int, patch_size: int) ->
     """
     if config.kind == "pixels":
         return pixel_shape(image_size, patch_size)
-    config, _ = _resolve(config)
+    config, _ = resolve(config)
     assert config.checkpoint is not None
     if config.kind == "vq":
         return vq_shape(config.checkpoint)
@@ -39,11 +39,11 @@ def load_teacher(config: TeacherConfig, *, image_size: int, patch_size: int, dev
     """
     if config.kind == "pixels":
         return PixelTeacher(image_size=image_size, patch_size=patch_size, device=device)
-    config, fetched = _resolve(config)
+    config, fetched = resolve(config)
     if fetched:
         fetched.verify()
     assert config.checkpoint is not None
-    dtype = _dtype(config.precision, device)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[teacher_precision(config, device)]
     if config.kind == "vq":
         return from_vq(config.checkpoint, device=device, dtype=dtype)
     if config.kind == "timm":
@@ -51,8 +51,18 @@ def load_teacher(config: TeacherConfig, *, image_size: int, patch_size: int, dev
     return from_open_clip(config.checkpoint, architecture=config.architecture, device=device, dtype=dtype)
 
 
-def _resolve(config: TeacherConfig) -> tuple[TeacherConfig, FetchedWeights | None]:
-    """Fill in file and architecture from a folder that `weights fetch` wrote."""
+def teacher_precision(config: TeacherConfig, device: torch.device) -> str:
+    """Return fp32 or bf16: bf16 on a GPU and fp32 on a CPU unless the configuration says otherwise."""
+    if config.kind == "pixels":
+        return "fp32"
+    return config.precision or ("bf16" if device.type == "cuda" else "fp32")
+
+
+def resolve(config: TeacherConfig) -> tuple[TeacherConfig, FetchedWeights | None]:
+    """Return the configuration with file and architecture of a folder of `weights fetch`, and what was fetched.
+
+    Raises `ValueError` when the weights do not exist or are not what the configuration says.
+    """
     path = Path(config.checkpoint or "")
     if config.checkpoint is None or not path.exists():
         raise ValueError(f"teacher.checkpoint={config.checkpoint} does not exist; name a local file or folder")
@@ -77,10 +87,3 @@ def _architecture(config: TeacherConfig) -> str:
     if not Path(config.checkpoint or "").is_file():
         raise ValueError(f"teacher.checkpoint={config.checkpoint} is no file of timm weights")
     return config.architecture
-
-
-def _dtype(precision: str | None, device: torch.device) -> torch.dtype:
-    """Return the teacher's precision: bf16 on a GPU and fp32 on a CPU unless the configuration says otherwise."""
-    if precision is None:
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]

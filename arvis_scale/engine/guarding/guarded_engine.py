@@ -14,8 +14,8 @@ from torch.optim import AdamW
 
 from arvis_scale.config import GuardConfig
 from arvis_scale.engine.distributed import Processes
-from arvis_scale.engine.guards import Guards
-from arvis_scale.engine.train_engine import TrainEngine
+from arvis_scale.engine.guarding.guards import Guards
+from arvis_scale.engine.parallel.train_engine import TrainEngine
 
 _asks_on_the_host = stage3.is_invalid_grad_norm
 

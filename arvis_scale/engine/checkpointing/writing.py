@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from arvis_scale.engine.checkpoint_manifest import FileEntry
-from arvis_scale.engine.deepspeed_here import TorchCheckpointEngine
+from arvis_scale.engine.checkpointing.manifest import FileEntry
+from arvis_scale.engine.parallel.deepspeed_here import TorchCheckpointEngine
 
 
 class PostponedFiles(TorchCheckpointEngine):

@@ -16,7 +16,7 @@ from typing import Any
 from arvis_scale.atomic import read_json, write_json
 from arvis_scale.config import RunConfig
 from arvis_scale.data.selection import Selection
-from arvis_scale.engine.checkpoint_files import (
+from arvis_scale.engine.checkpointing.files import (
     checkpoint_path,
     checkpoints_newest_first,
     find_damage,
@@ -25,7 +25,7 @@ from arvis_scale.engine.checkpoint_files import (
     step_of,
     unfinished_path,
 )
-from arvis_scale.engine.checkpoint_manifest import read_manifest
+from arvis_scale.engine.checkpointing.manifest import read_manifest
 from arvis_scale.engine.run_folder import SCHEMA_VERSION, RunFolder
 from arvis_scale.engine.same_run import check_same_images, differences, saved_config
 

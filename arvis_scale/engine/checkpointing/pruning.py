@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from arvis_scale.config import CheckpointConfig
-from arvis_scale.engine.checkpoint_files import (
+from arvis_scale.engine.checkpointing.files import (
     checkpoints_newest_first,
     find_damage,
     flush_folder,
     remove_checkpoint,
     step_of,
 )
-from arvis_scale.engine.checkpoint_manifest import FileEntry, Manifest, read_manifest, write_manifest
-from arvis_scale.engine.checkpoint_writing import write_tensors
+from arvis_scale.engine.checkpointing.manifest import FileEntry, Manifest, read_manifest, write_manifest
+from arvis_scale.engine.checkpointing.writing import write_tensors
 
 # DeepSpeed's files before and after the moments are removed.
 STATE, WEIGHTS = "state", "weights"

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from arvis_scale.atomic import write_text
 from arvis_scale.config import RunConfig
+from arvis_scale.engine.logs.tensorboard_pages import TensorBoardPages
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.engine.tensorboard_pages import TensorBoardPages
 
 _logger = logging.getLogger(__name__)
 

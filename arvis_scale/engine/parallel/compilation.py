@@ -8,7 +8,7 @@ import shutil
 import torch
 
 from arvis_scale.config import RunConfig
-from arvis_scale.engine.deepspeed_here import DeepSpeedEngine
+from arvis_scale.engine.parallel.deepspeed_here import DeepSpeedEngine
 
 
 def check_compiler(config: RunConfig) -> None:

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from arvis_scale.config import RunConfig
-from arvis_scale.engine.deepspeed_here import safe_get_full_fp32_param
 from arvis_scale.engine.distributed import Processes
-from arvis_scale.engine.stragglers import OwnWork
-from arvis_scale.engine.train_engine import Batch, Outcome, TrainEngine, start_deepspeed
+from arvis_scale.engine.guarding.stragglers import OwnWork
+from arvis_scale.engine.parallel.deepspeed_here import safe_get_full_fp32_param
+from arvis_scale.engine.parallel.train_engine import Batch, Outcome, TrainEngine, start_deepspeed
 from arvis_scale.models.objective import Objective
 from arvis_scale.models.pictures import prediction_pictures
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from arvis_scale.config import RunConfig
-from arvis_scale.engine.deepspeed_here import DeepSpeedEngine, initialize
-from arvis_scale.engine.optimizer import build_optimizer
-from arvis_scale.engine.schedule import build_schedule
-from arvis_scale.engine.stragglers import OwnWork
-from arvis_scale.engine.strategy import deepspeed_config
+from arvis_scale.engine.guarding.stragglers import OwnWork
+from arvis_scale.engine.parallel.deepspeed_here import DeepSpeedEngine, initialize
+from arvis_scale.engine.parallel.optimizer import build_optimizer
+from arvis_scale.engine.parallel.schedule import build_schedule
+from arvis_scale.engine.parallel.strategy import deepspeed_config
 
 Batch = dict[str, Tensor]
 # A micro batch's mean loss and its named parts.

@@ -17,8 +17,8 @@ from torch.optim import AdamW, Optimizer
 
 from arvis_scale.config import GuardConfig
 from arvis_scale.engine.distributed import Processes
-from arvis_scale.engine.incidents import LOSS_SPIKE, NON_FINITE, Incident
-from arvis_scale.engine.spikes import SpikeDetector
+from arvis_scale.engine.guarding.incidents import LOSS_SPIKE, NON_FINITE, Incident
+from arvis_scale.engine.guarding.spikes import SpikeDetector
 
 # What a step was found to be, as the numbers that `_judge` gives.
 _VERDICTS = {1: NON_FINITE, 2: LOSS_SPIKE}

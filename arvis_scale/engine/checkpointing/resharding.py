@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from arvis_scale.engine.deepspeed_here import DeepSpeedEngine, convert_to_universal
+from arvis_scale.engine.parallel.deepspeed_here import DeepSpeedEngine, convert_to_universal
 
 
 def write_universal(state: Path, universal: Path) -> None:

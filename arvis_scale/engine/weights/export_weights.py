@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 
 from arvis_scale.atomic import write_json, write_text
 from arvis_scale.config import RunConfig, load_config, save_config, suggestion
-from arvis_scale.engine.export import load_encoder, save_encoder
-from arvis_scale.engine.model_card import model_card
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.setup import encoder_of
+from arvis_scale.engine.weights.export import load_encoder, save_encoder
+from arvis_scale.engine.weights.model_card import model_card
 from arvis_scale.models.encoder import Backbone
 from arvis_scale.models.timm_export import check_exportable, check_reproduced, timm_config, timm_state, transfer_mask
 

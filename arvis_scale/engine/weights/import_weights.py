@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from arvis_scale.config import RunConfig, build_config, parse_override, save_config, suggestion
-from arvis_scale.engine.export import save_encoder
-from arvis_scale.engine.initial_weights import save_objective
 from arvis_scale.engine.result import write_imported_result
 from arvis_scale.engine.run_folder import RunFolder
+from arvis_scale.engine.weights.export import save_encoder
+from arvis_scale.engine.weights.initial_weights import save_objective
 from arvis_scale.hashing import sha256_of
 from arvis_scale.models.build import build_objective
 from arvis_scale.models.released import weights_of

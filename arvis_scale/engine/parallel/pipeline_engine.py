@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from arvis_scale.config import RunConfig
-from arvis_scale.engine.deepspeed_here import PipelineModule, safe_get_full_fp32_param
 from arvis_scale.engine.distributed import Processes
-from arvis_scale.engine.stages import stage_bounds
-from arvis_scale.engine.train_engine import Batch, Outcome, TrainEngine, start_deepspeed
+from arvis_scale.engine.parallel.deepspeed_here import PipelineModule, safe_get_full_fp32_param
+from arvis_scale.engine.parallel.stages import stage_bounds
+from arvis_scale.engine.parallel.train_engine import Batch, Outcome, TrainEngine, start_deepspeed
 from arvis_scale.models.objective import Objective
 from arvis_scale.models.pipeline import PipelineLayer, first_inputs
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from arvis_scale.atomic import write_text
 from arvis_scale.config import RunConfig
-from arvis_scale.engine.branching import take_branch_point
-from arvis_scale.engine.checkpoint_files import (
+from arvis_scale.engine.checkpointing.branching import take_branch_point
+from arvis_scale.engine.checkpointing.files import (
     checkpoint_path,
     disk_use,
     needs_resharding,
@@ -31,7 +31,7 @@ from arvis_scale.engine.checkpoint_files import (
     remove_unfinished,
     unfinished_path,
 )
-from arvis_scale.engine.checkpoint_manifest import (
+from arvis_scale.engine.checkpointing.manifest import (
     Layout,
     Manifest,
     has_part,
@@ -40,12 +40,12 @@ from arvis_scale.engine.checkpoint_manifest import (
     write_manifest,
     write_part,
 )
-from arvis_scale.engine.checkpoint_pruning import STATE, prune_checkpoints
-from arvis_scale.engine.checkpoint_writing import PostponedFiles, write_files
-from arvis_scale.engine.deepspeed_here import DeepSpeedEngine
+from arvis_scale.engine.checkpointing.pruning import STATE, prune_checkpoints
+from arvis_scale.engine.checkpointing.random_state import random_state, restore_random_state
+from arvis_scale.engine.checkpointing.resharding import load_universal, write_universal
+from arvis_scale.engine.checkpointing.writing import PostponedFiles, write_files
 from arvis_scale.engine.distributed import Processes
-from arvis_scale.engine.random_state import random_state, restore_random_state
-from arvis_scale.engine.resharding import load_universal, write_universal
+from arvis_scale.engine.parallel.deepspeed_here import DeepSpeedEngine
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.02

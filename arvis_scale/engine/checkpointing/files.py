@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 from arvis_scale.config import RunConfig
-from arvis_scale.engine.checkpoint_manifest import Layout, Manifest, describe, read_manifest
+from arvis_scale.engine.checkpointing.manifest import Layout, Manifest, describe, read_manifest
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

@@ -34,7 +34,7 @@ Images are `B x 3 x {side} x {side}`, normalized with ImageNet's mean and standa
 """
 _LOAD_SAFETENSORS = """\
 ```python
-from arvis_scale.engine.export_weights import load_run_encoder
+from arvis_scale.engine.weights.export_weights import load_run_encoder
 
 encoder = load_run_encoder("FOLDER")
 (tokens,) = encoder.layer_outputs(images, [encoder.depth])  # B x N x {width}, before the final norm

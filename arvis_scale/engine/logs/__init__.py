@@ -1,0 +1,1 @@
+"""What a run writes about its course: metrics.jsonl, TensorBoard, traces."""

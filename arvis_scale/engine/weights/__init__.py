@@ -1,0 +1,1 @@
+"""Weights on their way in and out of a run."""
