@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: install demo test test-unit test-large lint bench chaos coverage
+.PHONY: install demo test test-unit test-large lint bench chaos fuzz coverage
 
 install: $(INSTALLED)
 
@@ -36,6 +36,10 @@ chaos: install
 	rm -rf runs/chaos
 	OMP_NUM_THREADS=1 $(BIN)/python tests/distributed/kill_runs.py runs/chaos/one --kills 70
 	OMP_NUM_THREADS=1 $(BIN)/python tests/distributed/kill_runs.py runs/chaos/two --kills 30 --processes 2
+
+# Ten minutes of broken tars, indices and images, on one core; `make test` runs half a minute of the same.
+fuzz: install
+	OMP_NUM_THREADS=1 FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/data/test_fuzz.py
 
 # XTRA and D-iGPT at B, L and H really train: an hour and 22 GB on two free cores.
 test-large: install

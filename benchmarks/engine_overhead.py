@@ -211,20 +211,20 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure all cases, print the table and write the JSON file."""
+    """Measure all cases, print the table and write the JSON file, anew after each case."""
     arguments, console = parse_arguments(), Console(width=120)
     now, rows = datetime.now(timezone.utc), []
+    path = arguments.output or RESULTS / f"{now:%Y-%m-%d}-{platform.node()}-engine_overhead.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {"schema_version": 1, "measured": now.isoformat(timespec="seconds"), "machine": machine()}
     for preset, batches, strategy in itertools.product(arguments.presets, arguments.batches, arguments.strategies):
         micro_batch_size, accumulation = map(int, batches.split("x"))
         case = Case(preset, micro_batch_size, accumulation, strategy)
         console.print(f"[dim]{case}")
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh_process:
             rows.append(fresh_process.submit(measure, case, arguments.rounds).result())
+        write_json(path, {**record, "rows": rows})
     print_table(rows, console)
-    path = arguments.output or RESULTS / f"{now:%Y-%m-%d}-{platform.node()}-engine_overhead.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    measured = now.isoformat(timespec="seconds")
-    write_json(path, {"schema_version": 1, "measured": measured, "machine": machine(), "rows": rows})
     console.print(f"wrote {path}")
 
 

@@ -256,14 +256,14 @@ def main() -> None:
         return
     from arvis_scale.atomic import write_json
 
+    date = datetime.now(timezone.utc).date()
+    output = arguments.output or RESULTS / f"{date}-{platform.node()}-plan_memory.json"
     rows = []
     for number in arguments.cases or range(len(CASES)):
         rows.append(compare(CASES[number]))
+        write_json(output, {"schema_version": 1, "date": str(date), "cpus": os.cpu_count(), "rows": rows})
         Console().print(render(rows[-1:]))
     Console().print(render(rows))
-    date = datetime.now(timezone.utc).date()
-    output = arguments.output or RESULTS / f"{date}-{platform.node()}-plan_memory.json"
-    write_json(output, {"schema_version": 1, "date": str(date), "cpus": os.cpu_count(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -26,8 +26,10 @@ from torch import Tensor
 
 from arvis_scale.atomic import whole_file
 from arvis_scale.data.loader import evaluation_batches, training_batches
+from arvis_scale.data.order import SampleOrder
 from arvis_scale.data.palette import palette_of_images
 from arvis_scale.data.shards import ShardedDataset, open_shards
+from arvis_scale.data.subsets import all_samples
 from arvis_scale.models.aim import Aim
 from arvis_scale.models.build import build_objective
 from arvis_scale.models.digpt import Digpt
@@ -141,12 +143,11 @@ def train_batches(shards: ShardedDataset, num_steps: int) -> Iterator[Batch]:
     split = shards.split("train")
     return training_batches(
         split,
-        np.arange(len(split)),
+        SampleOrder(all_samples(split.shard_sizes, seed=0), seed=0),
         image_size=IMAGE_SIZE,
         crop_scale=(0.7, 1.0),
         crop_ratio=(0.75, 1.5),
         horizontal_flip=0.0,
-        seed=0,
         global_batch_size=64,
         micro_batch_size=64,
         rank=0,

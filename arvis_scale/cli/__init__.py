@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 # Importing a group's file adds its commands to the application.
-from arvis_scale.cli import demo, plan, runs, shards, study, sweep, weights  # noqa: F401
+from arvis_scale.cli import demo, plan, runs, shards, study, sweep, tokens, weights  # noqa: F401
 from arvis_scale.cli.app import app
 from arvis_scale.engine.exit_status import BAD_INPUT, STOPPED_BY_GUARD, GuardError
 

@@ -39,6 +39,7 @@ def plan(
     Example: `arvis-scale plan xtra_h14_in21k --devices 64 --device h200`
     """
     from arvis_scale.engine.run_plan import plan_run
+    from arvis_scale.engine.teacher_tokens import manifest_of, views_remark
     from arvis_scale.planning.report import render_run
 
     run = load_planned(config, overrides or [], devices)
@@ -54,6 +55,9 @@ def plan(
         return
     for part in render_run(planned):
         console.print(part, markup=False)
+    tokens = manifest_of(run)
+    if tokens is not None:
+        console.print(views_remark(run, tokens), markup=False)
 
 
 def load_planned(config: str, overrides: list[str], devices: int | None) -> RunConfig:

@@ -77,6 +77,9 @@ class DataConfig:
     on_bad_sample: str = "raise"
     # How often a read that fails is repeated, with growing pauses, before the sample counts as bad.
     num_read_retries: int = 3
+    # How images become pixels. fast: of a JPEG photograph only what the crop needs is decoded | exact: all of it, and
+    # Pillow resamples (docs/shards.md has what each costs, and how near they are). Other images are always exact.
+    decoding: str = "fast"
     # Random resized crop: area kept, as fractions of the image's area, and aspect ratio (width / height).
     crop_scale_min: float = 0.3
     crop_scale_max: float = 1.0
@@ -93,6 +96,7 @@ class DataConfig:
         self._validate_mix()
         one_of("data.epoch_end", self.epoch_end, ("wrap", "drop"))
         one_of("data.on_bad_sample", self.on_bad_sample, ("raise", "skip"))
+        one_of("data.decoding", self.decoding, ("fast", "exact"))
         if self.window_shards < 1:
             raise ValueError(f"data.window_shards={self.window_shards} must be at least 1")
         if self.num_read_retries < 0:
@@ -109,9 +113,10 @@ class DataConfig:
             raise ValueError(f"data.horizontal_flip={self.horizontal_flip} is no probability")
 
     def _validate_mix(self) -> None:
-        if (self.shards is None) == (not self.mix):
-            given = "are both given" if self.mix else "must be given, one of them"
-            raise ValueError(f"data.shards and data.mix {given}; name one folder, or several with their weights")
+        if self.shards is None and not self.mix:
+            raise ValueError("data.shards must be given (data.shards=FOLDER, or several folders as data.mix)")
+        if self.shards is not None and self.mix:
+            raise ValueError(f"data.shards={self.shards} and data.mix are both given; leave one of them out")
         for part in self.mix:
             if part.weight < 1:
                 raise ValueError(f"data.mix: weight={part.weight} of {part.shards} must be a whole number, at least 1")

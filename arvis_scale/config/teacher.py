@@ -23,8 +23,8 @@ class TeacherConfig:
     architecture: str | None = None
     # fp32 | bf16, of weights and computation; null: bf16 on a GPU, fp32 on a CPU. Pixels are always fp32.
     precision: str | None = None
-    # Folder of `shards tokenize`, whose views and tokens are replayed: the teacher is not loaded, and its other keys may
-    # be left out. null: the teacher runs in every step.
+    # Folder of `shards tokenize`, whose views and tokens are replayed: the teacher is not loaded, and what is said of
+    # it above may be left out. null: the teacher runs in every step.
     tokens: str | None = None
 
     @property

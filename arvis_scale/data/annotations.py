@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from arvis_scale.data.index import SkippedImage
-
 NO_LABEL = "has no label, in a split that has labels"
 # A class number names a row of the classifier; a larger one is an identifier that should be given as a name.
 MAX_CLASSES = 1_000_000
@@ -22,15 +20,9 @@ class Annotation:
     key: str
 
 
-def unlabelled_in_labelled_splits(annotated: Iterable[tuple[str, Annotation]]) -> list[SkippedImage]:
-    """Return the (path, annotation) pairs to leave out: those without a label where their split has labels."""
-    pairs = list(annotated)
-    labelled = {annotation.split for _, annotation in pairs if annotation.label is not None}
-    return [
-        SkippedImage(path, NO_LABEL)
-        for path, annotation in pairs
-        if annotation.label is None and annotation.split in labelled
-    ]
+def labelled_splits(labels: Iterable[tuple[str, str | None]]) -> set[str]:
+    """Return the splits that have labels, out of (split, label) pairs; there an image without one is left out."""
+    return {split for split, label in labels if label is not None}
 
 
 def class_names(labels: Iterable[str | None]) -> list[str]:

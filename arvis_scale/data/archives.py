@@ -15,12 +15,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from tarfile import EOFHeaderError, HeaderError, ReadError  # type: ignore[attr-defined]  # typeshed lacks one
 from typing import IO
 
 from arvis_scale.atomic import whole_file
+from arvis_scale.data.strict_tar import StrictTarInfo
 
-_UNPACKERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+_UNPACKERS: dict[bytes, Callable[[IO[bytes]], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ": lzma.LZMAFile,
@@ -31,22 +31,6 @@ _PIECE_BYTES = 1 << 20
 Member = tuple[str, int, Callable[[], bytes]]
 
 
-class StrictTarInfo(tarfile.TarInfo):
-    """Reads members so that only the end-of-archive mark ends an archive.
-
-    tarfile takes a damaged or missing header in the middle for the end and says nothing.
-    """
-
-    @classmethod
-    def fromtarfile(cls, tarfile: tarfile.TarFile) -> StrictTarInfo:
-        try:
-            return super().fromtarfile(tarfile)
-        except EOFHeaderError:
-            raise
-        except HeaderError as error:
-            raise ReadError(f"damaged or cut at byte {tarfile.offset}: {error}") from error
-
-
 def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
     """Yield the members of a tar that is not compressed; raises `ValueError` when it breaks off before its end."""
     num_members = 0
@@ -54,7 +38,7 @@ def tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
         with tarfile.open(path, "r:", tarinfo=StrictTarInfo) as archive:
             for member in archive:
                 num_members += 1
-                archive.members = []  # tarfile would keep every member until the end
+                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every member to the end
                 yield member
     except (tarfile.TarError, OSError) as error:
         if num_members == 0:
@@ -80,7 +64,8 @@ def tar_files(path: Path) -> Iterator[Member]:
         if member.isdir():
             continue
         whole = member.isreg() and not member.issparse()
-        yield member.name, member.size, partial(read_span, str(path), member.offset_data, member.size) if whole else _link
+        read = partial(read_span, str(path), member.offset_data, member.size) if whole else _link
+        yield member.name, member.size, read
 
 
 def _link() -> bytes:

@@ -1,50 +1,57 @@
-"""What the model sees of an image: a random crop and flip in training, a centred crop in evaluation.
+"""What the model sees of an image: a random crop and flip in training, a centered crop in evaluation.
 
-Pillow does the geometry on 8-bit pixels, bicubic, cropping and scaling in one step.
+Which part it is follows from the image's size and the sample's seed alone, so that it is known before the image is
+decoded, and is the same for every way to decode it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 # A crop that does not fit is drawn again, this often (torchvision's RandomResizedCrop).
 NUM_CROP_TRIES = 10
 
 
-def training_view(
-    image: Image.Image,
-    sample_seed: int,
+@dataclass(frozen=True)
+class View:
+    """A part of an image, in its pixels: left, top, right, bottom; and whether it is mirrored."""
+
+    box: tuple[float, float, float, float]
+    flip: bool
+
+
+# (width, height of an image) -> the part of it that is seen
+ChooseView = Callable[[int, int], View]
+
+
+def random_view(
+    width: int,
+    height: int,
     *,
-    image_size: int,
+    sample_seed: int,
     crop_scale: tuple[float, float],
     crop_ratio: tuple[float, float],
     horizontal_flip: float,
-) -> npt.NDArray[np.uint8]:
-    """Random resized crop and horizontal flip, a function of `image` and `sample_seed` alone; 3 x H x W uint8.
+) -> View:
+    """Return a random resized crop, in whole pixels, and flip.
 
     `crop_scale` bounds the crop's share of the image's area, `crop_ratio` its width over height;
     `horizontal_flip` is the probability of a flip.
     Source: Szegedy et al., "Going deeper with convolutions" (2015), section 6.
     """
     draws: list[float] = np.random.Generator(np.random.PCG64(sample_seed)).random(2 * NUM_CROP_TRIES + 3).tolist()
-    box = _random_box(image.width, image.height, crop_scale, crop_ratio, draws)
-    pixels = np.asarray(image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box))  # H x W x 3
-    if draws[-1] < horizontal_flip:
-        pixels = pixels[:, ::-1]
-    return pixels.transpose(2, 0, 1)
+    return View(_random_box(width, height, crop_scale, crop_ratio, draws), draws[-1] < horizontal_flip)
 
 
-def evaluation_view(image: Image.Image, image_size: int) -> npt.NDArray[np.uint8]:
-    """The centred square scaled to `image_size`: shorter side resized, then centre crop; 3 x H x W uint8."""
-    side = min(image.width, image.height)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    pixels = np.asarray(image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box))  # H x W x 3
-    return pixels.transpose(2, 0, 1)
+def centered_view(width: int, height: int) -> View:
+    """Return the centered square of the shorter side: what resizing that side and a center crop give."""
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return View((left, top, left + side, top + side), flip=False)
 
 
 def _random_box(
@@ -60,7 +67,7 @@ def _random_box(
             left = int((width - crop_width + 1) * draws[2 * NUM_CROP_TRIES])
             top = int((height - crop_height + 1) * draws[2 * NUM_CROP_TRIES + 1])
             return left, top, left + crop_width, top + crop_height
-    # Very long images: the largest centred crop of an allowed ratio.
+    # Very long images: the largest centered crop of an allowed ratio.
     crop_width = max(1, min(width, round(height * ratio[1])))
     crop_height = max(1, min(height, round(width / ratio[0])))
     left, top = (width - crop_width) // 2, (height - crop_height) // 2

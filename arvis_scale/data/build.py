@@ -1,42 +1,31 @@
 """Building shards: read a source once to verify every image, plan where each goes, read it again to put it there.
 
-Two passes let archives be read in their own order, in bounded memory and without unpacking, although the samples
-stand in the shards in a shuffled order; and nothing is written before the source is known to be good.
+Everything happens in a folder beside the destination (`staging`), which a killed build leaves for the next one to go
+on with. The destination appears whole, by a rename, or not at all.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from arvis_scale.data.concurrency import map_in_order
-from arvis_scale.data.decode import UnreadableImageError, image_extension
-from arvis_scale.data.index import (
-    INDEX_NAME,
-    DatasetIndex,
-    SampleTable,
-    ShardEntry,
-    SkippedImage,
-    read_index,
-    samples_folder,
-)
-from arvis_scale.data.open_files import OpenFiles
-from arvis_scale.data.plan import PlannedShard, VerifiedImage, plan_shards
-from arvis_scale.data.sources import ImageSource, SourceImage, open_source
-from arvis_scale.data.tar_layout import BLOCK, encode_sample
-from arvis_scale.hashing import sha256_of
+from arvis_scale.data.image_facts import summarize
+from arvis_scale.data.index import INDEX_NAME, DatasetIndex, SampleTable, SkippedImage, read_index, samples_folder
+from arvis_scale.data.index_shards import index_shards
+from arvis_scale.data.plan import ShardSize, places_of, plan_shards
+from arvis_scale.data.reencode import Reencoding
+from arvis_scale.data.sources import ImageSource, Progress, file_size, open_source, source_name
+from arvis_scale.data.staging import Staging, remove_leftover
+from arvis_scale.data.verify import verify_images
+from arvis_scale.data.webdataset_shards import Shard, list_shards
+from arvis_scale.data.write_shards import write_shards
 
 SAMPLES_PER_SHARD = 10_000
-MAX_OPEN_SHARDS = 256
+QUALITY = 95
 NUM_NAMED = 20  # skipped images that a summary names
-
-# Called with the stage (`verifying`, `writing`), the images done, and their total where it is known.
-BuildProgress = Callable[[str, int, "int | None"], None]
 
 
 @dataclass(frozen=True)
@@ -51,13 +40,15 @@ class BuildReport:
     num_bytes: int
     skipped: list[SkippedImage]
     content_hash: str
+    was_finished: bool
 
     def summary(self) -> str:
         """The report in words: one line, then one for each skipped image (the first few; index.json names all)."""
         splits = ", ".join(f"{split} {num:,}" for split, num in self.num_samples.items())
-        labels = f"{len(self.classes)} classes" if self.classes else "unlabelled (images do not all lie in CLASS/image)"
+        labels = f"{len(self.classes)} classes" if self.classes else "unlabelled"
+        was = "is finished already: " if self.was_finished else ""
         lines = [
-            f"{self.destination}: {self.name}, {sum(self.num_samples.values()):,} images ({splits}), {labels}, "
+            f"{self.destination}: {was}{self.name}, {sum(self.num_samples.values()):,} images ({splits}), {labels}, "
             f"{self.num_shards} shards, {self.num_bytes / 1e6:,.1f} MB, content hash {self.content_hash[:12]}"
         ]
         if self.skipped:
@@ -68,151 +59,200 @@ class BuildReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class BuildOptions:
+    """What besides the source determines the shards; `columns` are those of a manifest."""
+
+    size: ShardSize
+    reencoding: Reencoding | None
+    columns: Mapping[str, str] | None
+    seed: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "samples_per_shard": self.size.num_samples,
+            "bytes_per_shard": self.size.num_bytes,
+            "reencoding": asdict(self.reencoding) if self.reencoding else None,
+            "columns": dict(self.columns) if self.columns else None,
+            "seed": self.seed,
+        }
+
+
 def build_shards(
     source: str | Path,
     destination: Path,
     *,
-    samples_per_shard: int = SAMPLES_PER_SHARD,
+    samples_per_shard: int | None = None,
+    bytes_per_shard: int | None = None,
+    shorter_side: int | None = None,
+    quality: int = QUALITY,
+    columns: Mapping[str, str] | None = None,
     seed: int = 0,
-    progress: BuildProgress | None = None,
+    num_workers: int | None = None,
+    progress: Progress | None = None,
 ) -> BuildReport:
     """Write the images of `source` (see `sources.open_source`, `layout`) as WebDataset shards into `destination`.
 
-    Image bytes are kept as they are. Samples of a split are shuffled by `seed`, so that shards mix classes.
-    `destination` appears whole, by a rename, or not at all. Unreadable images are skipped and reported.
+    Shards hold up to `samples_per_shard` samples (10,000) or about `bytes_per_shard` bytes, all of a split about the
+    same. Image bytes are kept as they are, but where `shorter_side` (pixels) makes larger ones JPEGs of `quality`.
+    Samples of a split are shuffled by `seed`, so that shards mix classes. Unreadable images are skipped and reported.
+    `num_workers` threads, by default one per core up to 16, make no difference to the result.
 
-    Raises `ValueError` before anything is written when `destination` holds something, when the source is missing,
-    damaged as a whole or empty, and when none of its images can be read.
+    A build that was interrupted goes on; of a finished one the report is returned. Raises `ValueError` when
+    `destination` holds anything else or the half of another build, when the source is missing, damaged as a whole or
+    empty, when none of its images can be read, and when it changes while it is read.
     """
-    if samples_per_shard < 1:
-        raise ValueError(f"samples_per_shard is {samples_per_shard}; a shard holds at least 1 sample")
-    _refuse_existing(destination)
-    images = open_source(source)
-    verified, skipped = _verify(images, progress)
-    if not verified:
+    options = _options(samples_per_shard, bytes_per_shard, shorter_side, quality, columns, seed)
+    source, report = str(source), progress or _silent
+    if finished := _finished(source, destination, options.as_json()):
+        return finished
+    with Staging(destination, _recipe(source, options.as_json())) as staging:
+        try:
+            images = open_source(source, scratch=staging.folder, columns=columns, progress=report)
+            _refuse_empty(source, len(images.images), images.skipped)
+            # What cannot be placed should not be found after hours of decoding.
+            places_of(list({image.path: image for image in images.images}.values()))
+        except ValueError:
+            staging.abandon()
+            raise
+        staging.claim(images.listing_hash())
+        try:
+            index, tables = _write(source, images, options, staging, num_workers, report)
+        except ValueError:  # what is done is of no use any more
+            staging.discard()
+            raise
+        return _publish(index, tables, staging, destination)
+
+
+def build_index(
+    source: str | Path,
+    destination: Path,
+    *,
+    seed: int = 0,
+    num_workers: int | None = None,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Write an index over the WebDataset shards of `source` into `destination`; the shards stay where they are.
+
+    `source` is a folder of `.tar` files or a brace pattern of paths or addresses (`https://`, `s3://`). Images are not
+    decoded (`shards check` does that), but for a sample that `seed` draws for the statistics. Samples without an
+    image and, in a split that has labels, without one, are skipped and reported. Raises `ValueError` as `build_shards`
+    does, and when a shard is cut.
+    """
+    source, report = str(source), progress or _silent
+    options = {"index_only": True, "seed": seed}
+    if finished := _finished(source, destination, options):
+        return finished
+    shards = list_shards(source)
+    with Staging(destination, _recipe(source, options)) as staging:
+        staging.claim(_listing_of(shards))
+        try:
+            found = index_shards(shards, staging, seed, num_workers, report)
+            _refuse_empty(source, sum(len(table) for table in found.tables.values()), found.skipped)
+        except ValueError:
+            staging.discard()
+            raise
+        hashes = {split: table.sha256() for split, table in found.tables.items()}
+        statistics = {**found.statistics, "options": options}
+        name = source_name(source)
+        index = DatasetIndex(name, found.classes, found.splits, _sorted(found.skipped), hashes, statistics)
+        return _publish(index, found.tables, staging, destination)
+
+
+def _options(
+    samples_per_shard: int | None,
+    bytes_per_shard: int | None,
+    shorter_side: int | None,
+    quality: int,
+    columns: Mapping[str, str] | None,
+    seed: int,
+) -> BuildOptions:
+    if samples_per_shard is not None and bytes_per_shard is not None:
+        raise ValueError("shards are sized by the number of samples or by bytes; give one of the two")
+    if samples_per_shard is None and bytes_per_shard is None:
+        samples_per_shard = SAMPLES_PER_SHARD
+    reencoding = Reencoding(shorter_side, quality) if shorter_side is not None else None
+    return BuildOptions(ShardSize(samples_per_shard, bytes_per_shard), reencoding, columns, seed)
+
+
+def _silent(stage: str, done: int, total: int | None) -> None:
+    pass
+
+
+def _recipe(source: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What a half-done build must have in common with one that goes on with it."""
+    return {"source": str(Path(source).resolve()) if Path(source).exists() else source, **options}
+
+
+def _listing_of(shards: list[Shard]) -> str:
+    lines = [f"{shard.file!r} {-1 if shard.is_remote else file_size(Path(shard.file))}" for shard in shards]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _finished(source: str, destination: Path, options: dict[str, Any]) -> BuildReport | None:
+    """The report of a build that is finished, or None where there is nothing yet; all else is refused."""
+    if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
+        return None
+    if not (destination / INDEX_NAME).is_file():
+        raise ValueError(f"{destination} exists and holds something else; nothing is overwritten, build somewhere else")
+    index = read_index(destination)
+    if index.name == source_name(source) and index.statistics.get("options") == options:
+        remove_leftover(destination)
+        return _report(destination, index, was_finished=True)
+    raise ValueError(
+        f"{destination} already holds the finished shards of {index.name!r} ({index.num_samples:,} images, content "
+        f"hash {index.content_hash[:12]}) from another source or other options; use them, remove them, or build "
+        "somewhere else"
+    )
+
+
+def _write(
+    source: str, images: ImageSource, options: BuildOptions, staging: Staging, num_workers: int | None, report: Progress
+) -> tuple[DatasetIndex, dict[str, SampleTable]]:
+    """Verify, plan and write; return the index and the table of each split."""
+    verified, unreadable = verify_images(
+        images,
+        staging.folder,
+        reencoding=options.reencoding,
+        seed=options.seed,
+        num_workers=num_workers,
+        progress=report,
+    )
+    skipped = _sorted([*images.skipped, *unreadable])
+    _refuse_empty(source, len(verified), skipped)
+    plan = plan_shards(images.images, verified, options.size, options.seed)
+    splits = write_shards(images, plan, staging, num_workers, report)
+    tables = {
+        split: SampleTable.concatenate([shard.table for shard in shards]) for split, shards in plan.splits.items()
+    }
+    statistics = {
+        **summarize([image.facts for image in verified]),
+        "reencoded_images": sum(image.reencoded_at >= 0 for image in verified),
+        "options": options.as_json(),
+    }
+    hashes = {split: table.sha256() for split, table in tables.items()}
+    return DatasetIndex(images.name, plan.classes, splits, skipped, hashes, statistics), tables
+
+
+def _refuse_empty(source: str, num_images: int, skipped: list[SkippedImage]) -> None:
+    if not num_images:
         first = f"; the first, {skipped[0].path}: {skipped[0].reason}" if skipped else ""
         raise ValueError(f"{source} holds no readable image ({len(skipped)} image files{first})")
-    plan = plan_shards(verified, samples_per_shard, seed)
-
-    target = destination.resolve()
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.building")
-    temporary.mkdir(parents=True)
-    try:
-        _write_samples(images, [shard for shards in plan.splits.values() for shard in shards], temporary, progress)
-        entries, table_sha256 = _finish(plan.splits, temporary)
-        index = DatasetIndex(images.name, plan.classes, entries, skipped, table_sha256)
-        index.write(temporary)
-        temporary.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return _report(destination, index)
 
 
-def _refuse_existing(destination: Path) -> None:
-    if not destination.exists() or (destination.is_dir() and not any(destination.iterdir())):
-        return
-    if (destination / INDEX_NAME).is_file():
-        index = read_index(destination)
-        raise ValueError(
-            f"{destination} already holds the finished shards of {index.name!r} ({index.num_samples:,} images, content "
-            f"hash {index.content_hash[:12]}); use them, remove them, or build somewhere else"
-        )
-    raise ValueError(f"{destination} exists and holds something else; nothing is overwritten, build somewhere else")
+def _sorted(skipped: list[SkippedImage]) -> list[SkippedImage]:
+    return sorted(skipped, key=lambda image: (image.path, image.reason))
 
 
-def _verify(source: ImageSource, progress: BuildProgress | None) -> tuple[list[VerifiedImage], list[SkippedImage]]:
-    """Read and decode everything once; both lists come sorted by path, whatever the order of the source."""
-    verified: dict[str, VerifiedImage] = {}
-    skipped: list[SkippedImage] = []
-    for done, result in enumerate(map_in_order(_verify_image, enumerate(source.images())), start=1):
-        if isinstance(result, SkippedImage):
-            skipped.append(result)
-        elif result.path in verified:
-            skipped.append(SkippedImage(result.path, "a second file of the same path"))
-        else:
-            verified[result.path] = result
-        if progress:
-            progress("verifying", done, source.num_images)
-    skipped.sort(key=lambda image: (image.path, image.reason))
-    return [verified[path] for path in sorted(verified)], skipped
+def _publish(index: DatasetIndex, tables: dict[str, SampleTable], staging: Staging, destination: Path) -> BuildReport:
+    for split, table in tables.items():
+        table.write(samples_folder(staging.shards, split))
+    index.write(staging.shards)
+    staging.finish()
+    return _report(destination, index, was_finished=False)
 
 
-def _verify_image(numbered: tuple[int, SourceImage]) -> VerifiedImage | SkippedImage:
-    ordinal, image = numbered
-    try:
-        data = image.read()
-        return VerifiedImage(ordinal, image.path, len(data), zlib.crc32(data), image_extension(data))
-    except UnreadableImageError as error:
-        return SkippedImage(image.path, str(error))
-    except OSError as error:
-        return SkippedImage(image.path, f"cannot be read ({error.strerror or error})")
-
-
-def _write_samples(
-    source: ImageSource, shards: list[PlannedShard], folder: Path, progress: BuildProgress | None
-) -> None:
-    """Read the source again and put every sample at its planned place."""
-    placement = {image.ordinal: (shard, row) for shard in shards for row, image in enumerate(shard.images)}
-
-    def encode(numbered: tuple[int, SourceImage]) -> tuple[Path, int, bytes] | None:
-        ordinal, image = numbered
-        if ordinal not in placement:
-            return None
-        shard, row = placement[ordinal]
-        return folder / shard.file, int(shard.table.offset[row]) - BLOCK, _encode(image, shard, row)
-
-    for shard in shards:
-        with (folder / shard.file).open("wb") as file:
-            file.truncate(shard.num_bytes)
-    files = OpenFiles(os.O_WRONLY, MAX_OPEN_SHARDS)
-    num_written = 0
-    for encoded in map_in_order(encode, enumerate(source.images())):
-        if encoded is None:
-            continue
-        path, offset, sample = encoded
-        if os.pwrite(files.descriptor(path), sample, offset) != len(sample):
-            raise OSError(f"{path} did not take all {len(sample)} bytes of a sample; is the disk full?")
-        num_written += 1
-        if progress:
-            progress("writing", num_written, len(placement))
-    files.close()
-    if num_written != len(placement):
-        lost = len(placement) - num_written
-        raise ValueError(f"the source lost {lost} images while the shards were built; build again")
-
-
-def _encode(image: SourceImage, shard: PlannedShard, row: int) -> bytes:
-    """The tar members of a sample; raises `ValueError` when its bytes are not those that were verified."""
-    planned, table = shard.images[row], shard.table
-    try:
-        data = image.read()
-    except OSError as error:
-        raise ValueError(f"{planned.path} cannot be read any more ({error}); build again") from error
-    if (image.path, len(data), zlib.crc32(data)) != (planned.path, planned.size, planned.crc32):
-        raise ValueError(f"{planned.path} changed while the shards were built; build again")
-    return encode_sample(table.key[row].decode(), planned.extension, data, int(table.label[row]))
-
-
-def _finish(
-    splits: dict[str, list[PlannedShard]], folder: Path
-) -> tuple[dict[str, list[ShardEntry]], dict[str, str]]:
-    """Write the tables beside the shards, flush everything to disk, and hash it."""
-
-    def finish(shard: PlannedShard) -> ShardEntry:
-        tar = folder / shard.file
-        with tar.open("rb") as file:
-            os.fsync(file.fileno())
-        return ShardEntry(shard.file, len(shard.table), shard.num_bytes, sha256_of(tar))
-
-    table_sha256 = {}
-    for split, shards in splits.items():
-        table = SampleTable.concatenate([shard.table for shard in shards])
-        table.write(samples_folder(folder, split))
-        table_sha256[split] = table.sha256()
-    return {split: list(map_in_order(finish, shards)) for split, shards in splits.items()}, table_sha256
-
-
-def _report(destination: Path, index: DatasetIndex) -> BuildReport:
+def _report(destination: Path, index: DatasetIndex, *, was_finished: bool) -> BuildReport:
     shards = [entry for entries in index.splits.values() for entry in entries]
     return BuildReport(
         destination=destination,
@@ -223,4 +263,5 @@ def _report(destination: Path, index: DatasetIndex) -> BuildReport:
         num_bytes=sum(entry.num_bytes for entry in shards),
         skipped=index.skipped,
         content_hash=index.content_hash,
+        was_finished=was_finished,
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from arvis_scale.data.check_report import CheckReport, Copy, Problem, SplitCount
 from arvis_scale.data.check_shard import DIGEST_BYTES, CheckedShard, check_contents, text_of
+from arvis_scale.data.concurrency import map_in_order
 from arvis_scale.data.index import UNLABELLED, DatasetIndex, SampleTable, ShardEntry, read_index, samples_folder
 from arvis_scale.data.remote import is_remote, size_of
 
@@ -27,14 +29,16 @@ def check_shards(folder: str | Path, *, quick: bool = False, progress: CheckProg
     index = read_index(folder)
     problems: dict[str, list[Problem]] = {split: [] for split in index.splits}
     tables: _Tables = {}
-    for split in index.splits:
+    unreadable: set[str] = set()
+    for split, entries in index.splits.items():
         tables[split], found = _open_table(folder, index, split)
-        problems[split] += found
-        problems[split] += [problem for entry in index.splits[split] if (problem := _size_problem(folder, entry))]
+        sizes = [problem for problem in map_in_order(partial(_size_problem, folder), entries) if problem]
+        unreadable |= {problem.file for problem in sizes if problem.kind != "size"}
+        problems[split] += [*found, *sizes]
     elsewhere = [*_repeated_keys(tables), *_unlisted_shards(folder, index)]
     duplicates: list[list[Copy]] = []
     if not quick:
-        shards = list(_shards_to_read(folder, index, tables))
+        shards = list(_shards_to_read(folder, index, tables, unreadable))
         digests = np.zeros(sum(len(shard.table) for shard in shards), dtype=f"V{DIGEST_BYTES}")
         done = 0
         for shard, found, found_digests in check_contents(shards, {image.path for image in index.skipped}, progress):
@@ -60,7 +64,7 @@ def _size_problem(folder: Path, entry: ShardEntry) -> Problem | None:
         return Problem(entry.file, None, "missing_shard", "the shard is missing")
     except OSError as error:
         return Problem(entry.file, None, "read_error", f"cannot be read ({error.strerror or error})")
-    if num_bytes == entry.num_bytes:
+    if num_bytes in (entry.num_bytes, None):
         return None
     return Problem(entry.file, None, "size", f"has {num_bytes} bytes instead of {entry.num_bytes}")
 
@@ -85,6 +89,9 @@ def _open_table(folder: Path, index: DatasetIndex, split: str) -> tuple[SampleTa
     for row in np.flatnonzero((label != UNLABELLED) & ((label < 0) | (label >= len(index.classes)))).tolist():
         what = f"label {label[row]} is none of {len(index.classes)} classes"
         problems.append(Problem(path.name, text_of(table.key[row]), "label", what))
+    if (label != UNLABELLED).any():
+        for row in np.flatnonzero(label == UNLABELLED).tolist():
+            problems.append(Problem(path.name, text_of(table.key[row]), "missing_label", "has no label, others do"))
     return table, [*problems, *_misplaced_rows(index.splits[split], table)]
 
 
@@ -117,11 +124,11 @@ def _unlisted_shards(folder: Path, index: DatasetIndex) -> Iterator[Problem]:
             yield Problem(path.name, None, "not_in_index", "the shard is not in index.json")
 
 
-def _shards_to_read(folder: Path, index: DatasetIndex, tables: _Tables) -> Iterator[CheckedShard]:
+def _shards_to_read(folder: Path, index: DatasetIndex, tables: _Tables, unreadable: set[str]) -> Iterator[CheckedShard]:
     for split, entries in index.splits.items():
         table, first = tables[split], 0
         for entry in entries:
-            if table is not None:
+            if table is not None and entry.file not in unreadable:
                 yield CheckedShard(split, folder, entry, table[first : first + entry.num_samples])
             first += entry.num_samples
 

@@ -11,13 +11,16 @@ from arvis_scale.atomic import write_json
 from arvis_scale.data.faults import Reason
 
 SCHEMA_VERSION = 1
-NUM_LISTED = 20  # duplicates that the summary names; the JSON file names all
+# How many the summary names; the JSON file names all.
+NUM_PROBLEMS_LISTED = 100
+NUM_DUPLICATES_LISTED = 20
 
 # size           a shard has another length than the index says
 # hash           a shard or a sample table has another SHA-256
 # table          a sample table is missing, unreadable or of another length
 # row            a row of the table and the shard do not agree about a sample's place
 # label          a label is no class, or not the one in the shard
+# missing_label  a sample without a label among others that have one
 # repeated_key   two samples have one key
 # not_in_index   a shard or an image that the index does not know
 # not_in_shard   a sample that readers of tar files do not find
@@ -31,6 +34,7 @@ Kind = (
         "table",
         "row",
         "label",
+        "missing_label",
         "repeated_key",
         "not_in_index",
         "not_in_shard",
@@ -113,15 +117,18 @@ class CheckReport:
         looked_at = "index and sizes only" if self.is_quick else "every byte and image"
         verdict = f"{len(self.problems):,} problems:" if self.problems else "all whole"
         lines.append(f"{self.num_samples:,} samples in {self.num_shards:,} shards ({looked_at}): {verdict}")
-        lines += [f"  {problem}" for problem in self.problems]
+        lines += [f"  {problem}" for problem in self.problems[:NUM_PROBLEMS_LISTED]]
+        if len(self.problems) > NUM_PROBLEMS_LISTED:
+            lines.append(f"  and {len(self.problems) - NUM_PROBLEMS_LISTED:,} more (--json FILE names all)")
         if self.duplicates:
             lines.append(f"warning: {self.num_duplicates:,} images are copies of another in the set:")
             lines += [
                 "  " + " = ".join(f"{copy.split} {copy.key}" for copy in group)
-                for group in self.duplicates[:NUM_LISTED]
+                for group in self.duplicates[:NUM_DUPLICATES_LISTED]
             ]
-            if len(self.duplicates) > NUM_LISTED:
-                lines.append(f"  and {len(self.duplicates) - NUM_LISTED:,} more groups (--json FILE names all)")
+            if len(self.duplicates) > NUM_DUPLICATES_LISTED:
+                more = len(self.duplicates) - NUM_DUPLICATES_LISTED
+                lines.append(f"  and {more:,} more groups (--json FILE names all)")
         return "\n".join(lines)
 
     def write(self, path: Path) -> None:

@@ -19,7 +19,8 @@ from arvis_scale.data.concurrency import map_in_order
 from arvis_scale.data.decode import UnreadableImageError, image_extension
 from arvis_scale.data.index import UNLABELLED, SampleTable, ShardEntry
 from arvis_scale.data.remote import copy_file, is_remote
-from arvis_scale.data.sources import IMAGE_SUFFIXES, StrictTarInfo
+from arvis_scale.data.sources import IMAGE_SUFFIXES
+from arvis_scale.data.strict_tar import StrictTarInfo
 from arvis_scale.hashing import sha256_of
 
 DIGEST_BYTES = 16

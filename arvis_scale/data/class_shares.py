@@ -49,9 +49,7 @@ def long_tail_places(
     return _places(labels, present, apportion(num_images, shares, sizes), seed)
 
 
-def _ranked_classes(
-    labels: npt.NDArray[np.int64], seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _ranked_classes(labels: npt.NDArray[np.int64], seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the class numbers that there are, in the seeded order of their ranks, and how many images each has."""
     present, sizes = np.unique(labels, return_counts=True)
     order = keyed_permutation(len(present), Purpose.CLASS_RANKS, seed)

@@ -12,12 +12,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield `function(item)` in the order of `items`, on one thread per available core.
+def map_in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], num_threads: int | None = None
+) -> Iterator[Result]:
+    """Yield `function(item)` in the order of `items`, on `num_threads` threads, by default one per core up to 16.
 
     At most a few items per thread are in flight, so that an archive of any size passes through bounded memory.
     """
-    num_threads = min(os.cpu_count() or 1, 16)
+    num_threads = num_threads or min(os.cpu_count() or 1, 16)
     in_flight: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         try:

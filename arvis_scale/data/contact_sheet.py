@@ -20,7 +20,7 @@ CELL_INCHES = 0.9
 DPI = 200
 MAX_SIDE = 256  # pixels of a shown image; a cell is 180 wide in print
 PIXELATED_SIDE = 96  # smaller images show their pixels
-LABEL_LENGTH = 16  # characters of a class name under its image
+LABEL_LENGTH = 14  # characters of a class name under its image
 FONT_SIZE = 7.0
 
 
@@ -46,7 +46,7 @@ def write_contact_sheet(dataset: ShardedDataset, split_name: str, path: Path, *,
             axes.set_xlabel(name, fontsize=FONT_SIZE, labelpad=2, parse_math=False)
     classes = f", {len(dataset.classes):,} classes" if dataset.classes else ""
     title = f"{dataset.name}, {split.name}: {len(split):,} images{classes}"
-    figure.suptitle(title, fontsize=FONT_SIZE + 2, x=0.01, ha="left", parse_math=False)
+    figure.suptitle(title, fontsize=FONT_SIZE + 1.5, x=0.03 / figure.get_figwidth(), ha="left", parse_math=False)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
 
@@ -62,11 +62,13 @@ def _few_of_each(order: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) ->
 
 def _draw_grid(split: ShardSplit, rows: list[npt.NDArray[np.int64]], names: dict[int, str]) -> Figure:
     """`names` stand to the left of their rows."""
-    size = (CELL_INCHES * NUM_COLUMNS + (0.9 if names else 0.0), CELL_INCHES * 1.05 * len(rows) + 0.3)
+    name_inches = 0.1 + 0.08 * min(max(map(len, names.values())), LABEL_LENGTH) if names else 0.0
+    caption_inches = 0.0 if names else 0.12
+    size = (CELL_INCHES * NUM_COLUMNS + name_inches, (CELL_INCHES + caption_inches) * len(rows) + 0.25)
     figure = Figure(figsize=size, layout="constrained")
     engine = figure.get_layout_engine()
     assert engine is not None
-    engine.set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)  # type: ignore[call-arg]
+    engine.set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[call-arg]
     grid = figure.subplots(len(rows), NUM_COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -81,7 +83,9 @@ def _draw_grid(split: ShardSplit, rows: list[npt.NDArray[np.int64]], names: dict
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= LABEL_LENGTH else name[: LABEL_LENGTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    if len(name) <= LABEL_LENGTH:
+        return name
+    return name[: LABEL_LENGTH - 6] + "\N{HORIZONTAL ELLIPSIS}" + name[-5:]  # names often differ at their ends
 
 
 def _draw_image(axes: Axes, split: ShardSplit, sample: int) -> None:

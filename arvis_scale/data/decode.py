@@ -43,9 +43,13 @@ def image_extension(data: bytes) -> str:
 
     The extension follows the content, not the file name. Raises `UnreadableImageError`.
     """
+    return decode_with_extension(data)[1]
+
+
+def decode_with_extension(data: bytes) -> tuple[Image.Image, str]:
+    """Return what `decode_rgb` and `image_extension` do, decoding once. Raises `UnreadableImageError`."""
     image = _load(data)
-    _to_rgb(image)
-    return EXTENSIONS[image.format or ""]
+    return _to_rgb(image), EXTENSIONS[image.format or ""]
 
 
 def decode_rgb(data: bytes) -> Image.Image:

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,8 @@ class SkippedImage:
 class DatasetIndex:
     """The contents of `index.json`. `classes` is empty when nothing is labelled.
 
-    `table_sha256` gives, by split, `SampleTable.sha256`; `statistics` is for people and nothing reads it back.
+    `table_sha256` gives, by split, `SampleTable.sha256`; `statistics` is for people, but for its `options`, by which a
+    build that is started again knows itself.
     """
 
     name: str
@@ -169,8 +171,9 @@ def _open_column(path: Path) -> npt.NDArray[Any]:
     try:
         # As a plain array: element by element, numpy's memmap type is several times slower.
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a column of samples ({error}); build the shards again") from error
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:  # the last two: numpy parses the header
+        what = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as a column of samples ({what}); build the shards again") from error
 
 
 def samples_folder(folder: Path, split: str) -> Path:

@@ -1,6 +1,6 @@
-"""What a path inside a source says about an image: its split, its class, its key in the shards.
+"""Split, class and key of an image: as a manifest or a shard annotates it, else as its path inside the source tells.
 
-The rules, in order:
+The rules for paths, in order:
 
 1. Folders that everything else lies in (`cifar10/train/cat/1.jpg`) are wrapping and fall away, until a split is met.
 2. When every top folder is called `train`, `val` or `test`, those are the splits; else all images are `train`.
@@ -15,6 +15,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from arvis_scale.data.annotations import Annotation
 
 SPLITS = ("train", "val", "test")
 
@@ -43,11 +45,18 @@ def assign_places(paths: Sequence[str]) -> list[Place]:
     else:
         splits = ["train"] * len(parts)
     unlabelled = {split for split, path in zip(splits, parts, strict=True) if len(path) != 2}
-    keys = _unique_keys(["/".join((split, *path)) for split, path in zip(splits, parts, strict=True)])
+    names = ["/".join((split, *path)) for split, path in zip(splits, parts, strict=True)]
+    keys = _unique_keys(names, names)
     return [
         Place(split, None if split in unlabelled else path[0], key)
         for split, path, key in zip(splits, parts, keys, strict=True)
     ]
+
+
+def annotated_places(annotations: Sequence[Annotation], paths: Sequence[str]) -> list[Place]:
+    """The place of every annotated image; a key that another has too is told apart by the image's path."""
+    keys = _unique_keys([annotation.key for annotation in annotations], paths)
+    return [Place(annotation.split, annotation.label, key) for annotation, key in zip(annotations, keys, strict=True)]
 
 
 def _without_wrapping(parts: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -74,9 +83,9 @@ def _top_is_splits(parts: list[tuple[str, ...]]) -> bool:
     return False
 
 
-def _unique_keys(paths: list[str]) -> list[str]:
+def _unique_keys(names: Sequence[str], paths: Sequence[str]) -> list[str]:
     """ASCII keys without dots (webdataset cuts a name at its first dot); clashing and long ones end in a path hash."""
-    keys = [re.sub(r"[^A-Za-z0-9_-]+", "_", re.sub(r"\.[^./]*$", "", path)) for path in paths]
+    keys = [re.sub(r"[^A-Za-z0-9_-]+", "_", re.sub(r"\.[^./]*$", "", name)) for name in names]
     uses = Counter(keys)
     for number, key in enumerate(keys):
         if uses[key] > 1 or len(key) > MAX_KEY_LENGTH:

@@ -18,10 +18,10 @@ COLUMNS = ("path", "label", "caption", "split")
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """One image: where it is (absolute, or relative to the manifest), how reports name it, what is said about it."""
+    """One image: its row, where it is (absolute, or relative to the manifest), what is said about it."""
 
+    number: int
     file: str
-    named: str
     annotation: Annotation
 
 
@@ -36,11 +36,9 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> tuple[list[Manifest
     if unknown:
         raise ValueError(f"{unknown[0]!r} is no column of a manifest; name one of {', '.join(COLUMNS)}")
     names, table = _parquet(path, columns) if path.suffix.lower() == ".parquet" else _csv(path)
-    missing = [name for name in {"path": "path", **columns}.values() if columns.get("path", name) and name not in names]
-    if "path" in columns and "path" in missing:
-        missing.remove("path")
-    if missing:
-        raise ValueError(f"{path} has no column {missing[0]!r}; it has {', '.join(names)}")
+    for column in ("path", *columns):
+        if columns.get(column, column) not in names:
+            raise ValueError(f"{path} has no column {columns.get(column, column)!r}; it has {', '.join(names)}")
     rows: list[ManifestRow] = []
     skipped: list[SkippedImage] = []
     seen: set[str] = set()
@@ -50,11 +48,10 @@ def read_manifest(path: Path, columns: Mapping[str, str]) -> tuple[list[Manifest
         if fault is None and str(cells["path"]) in seen:
             fault = f"names {cells['path']} again"
         if fault is not None:
-            skipped.append(SkippedImage(f"{path.name} row {number}", fault))
+            skipped.append(SkippedImage(f"row {number}", fault))
             continue
-        row = _row(path, number, cells)
-        seen.add(row.file)
-        rows.append(row)
+        rows.append(_row(number, cells))
+        seen.add(rows[-1].file)
     return rows, skipped
 
 
@@ -64,10 +61,11 @@ def _fault(cells: dict[str, Any]) -> str | None:
         return "names no image"
     if "\0" in cells["path"]:
         return f"names {cells['path']!r}, which cannot be a file"
-    if isinstance(cells["label"], bool) or not isinstance(cells["label"], str | int | None):
-        return f"has the label {cells['label']!r}, which is neither a name nor a whole number"
-    if isinstance(cells["label"], int) and cells["label"] < 0:
-        return f"has the label {cells['label']}, which is no class number"
+    label = cells["label"]
+    if isinstance(label, bool) or not isinstance(label, str | int | float | None):
+        return f"has the label {label!r}, which is neither a name nor a whole number"
+    if isinstance(label, int | float) and (label < 0 or label != label // 1):
+        return f"has the label {label}, which is no class number"
     if not isinstance(cells["caption"], str | None):
         return f"has the caption {cells['caption']!r}, which is no text"
     if cells["split"] not in (None, "", *SPLITS):
@@ -75,11 +73,17 @@ def _fault(cells: dict[str, Any]) -> str | None:
     return None
 
 
-def _row(path: Path, number: int, cells: dict[str, Any]) -> ManifestRow:
+def _row(number: int, cells: dict[str, Any]) -> ManifestRow:
     file, split = cells["path"], cells["split"] or "train"
-    label = normal_label(str(cells["label"])) if cells["label"] is not None else ""
-    annotation = Annotation(split, label or None, cells["caption"] or None, f"{split}/{file.lstrip('./')}")
-    return ManifestRow(file, f"{path.name} row {number}: {file}", annotation)
+    label = "" if cells["label"] is None else normal_label(_text(cells["label"]))
+    return ManifestRow(
+        number, file, Annotation(split, label or None, cells["caption"] or None, f"{split}/{file.lstrip('./')}")
+    )
+
+
+def _text(label: str | float) -> str:
+    """A table with gaps holds whole numbers as floating-point ones."""
+    return str(int(label)) if isinstance(label, float) else str(label)
 
 
 def _csv(path: Path) -> tuple[list[str], Iterator[dict[Any, Any]]]:

@@ -58,9 +58,15 @@ class MixedSplit:
         part, own = self._locate(sample)
         return f"{part}:{self._parts[part].key(own)}"
 
-    def labels_of(self, samples: npt.NDArray[np.int64]) -> None:
+    def labels_of(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
         """Return None: the class numbers of different data sets mean different things."""
         return None
+
+    def prefetch(self, samples: npt.NDArray[np.int64]) -> None:
+        """Ask a server for all of these samples at once; does nothing for local shards."""
+        parts = np.searchsorted(self.first_samples, samples, side="right") - 1
+        for part in np.unique(parts).tolist():
+            self._parts[part].prefetch(samples[parts == part] - self.first_samples[part])
 
     def decode(self, sample: int, decoder: Callable[[bytes], Value]) -> Value:
         """Return what `decoder` makes of the image file; raises `BadSample`."""
@@ -102,6 +108,15 @@ class MixedOrder:
             here = np.flatnonzero(parts == part)
             samples[here] = self._first_samples[part] + self._orders[part].samples(own_positions[here])
         return samples
+
+    def epochs(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return which epoch of the data set it is taken from each position lies in: N -> N."""
+        parts, own_positions = self._locate(positions)
+        epochs = np.empty_like(positions)
+        for part in np.unique(parts).tolist():
+            here = np.flatnonzero(parts == part)
+            epochs[here] = self._orders[part].epochs(own_positions[here])
+        return epochs
 
     def replacement(self, position: int, attempt: int) -> int:
         """Return a sample of the data set that `position` takes its sample from."""

@@ -30,6 +30,9 @@ class Order(Protocol):
     def samples(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the sample numbers at stream positions: N -> N."""
 
+    def epochs(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return which epoch of its data set, counted from 0, each position lies in: N -> N."""
+
     def replacement(self, position: int, attempt: int) -> int:
         """Return a sample to take where the one at `position`, and `attempt` - 1 others after it, cannot be used."""
 
@@ -76,6 +79,10 @@ class SampleOrder:
             samples[here] = self._epoch_samples(epoch, offsets[here])
         return samples
 
+    def epochs(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return which epoch, counted from 0, each position lies in: N -> N."""
+        return positions // self.epoch_length
+
     def replacement(self, position: int, attempt: int) -> int:
         """Return a sample of the set, drawn from (seed, position, attempt)."""
         draw = keyed_seed(Purpose.REPLACEMENT, self.seed, position, attempt) % len(self._set)
@@ -101,7 +108,8 @@ class SampleOrder:
         if self._window != (self._epoch, window):
             shards = self._shuffled_shards[self._bounds[window] : self._bounds[window + 1]]
             samples = self._set.of_shards(shards)
-            self._window_samples = samples[keyed_permutation(len(samples), Purpose.EPOCH, self.seed, self._epoch, window)]
+            order = keyed_permutation(len(samples), Purpose.EPOCH, self.seed, self._epoch, window)
+            self._window_samples = samples[order]
             self._window = (self._epoch, window)
         return self._window_samples
 

@@ -14,7 +14,7 @@ from sklearn.cluster import MiniBatchKMeans
 
 from arvis_scale.atomic import whole_file
 from arvis_scale.data.keyed_random import Purpose, keyed_permutation, keyed_seeds
-from arvis_scale.data.shards import ShardSplit
+from arvis_scale.data.shards import Split
 
 # Up to this many images give up to this many pixels each: 500 pixels for every color of the largest palette.
 MAX_IMAGES = 1000
@@ -23,7 +23,7 @@ _BATCH_SIZE = 4096
 
 
 def palette_of_images(
-    split: ShardSplit, indices: npt.NDArray[np.int64], *, num_colors: int, resolution: int, seed: int
+    split: Split, indices: npt.NDArray[np.int64], *, num_colors: int, resolution: int, seed: int
 ) -> npt.NDArray[np.float32]:
     """Return the centers of k-means over pixels of the images `indices` of `split`, `num_colors x 3`.
 

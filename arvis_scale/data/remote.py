@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from arvis_scale.data.retries import with_retries
 
-BLOCK_BYTES = 256 * 1024
+# A shuffled order jumps between samples, and what a block holds besides its sample is mostly read in vain: 15% on
+# images of 110 KB, 65% on images of 25 KB. Images of a kilobyte come ten at a time.
+BLOCK_BYTES = 16 * 1024
 CACHE_BYTES = 64 * 1024**2
 COPY_BYTES = 8 * 1024**2
 TIMEOUT_SECONDS = 60.0
@@ -21,7 +23,7 @@ RANGE_NOT_SATISFIABLE = 416  # HTTP status
 
 def is_remote(address: str) -> bool:
     """Return whether `address` is a URL (`https://...`, `s3://...`, `file://...`) and not a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", address) is not None
+    return "://" in address and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", address) is not None
 
 
 class RemoteFiles:
@@ -46,31 +48,62 @@ class RemoteFiles:
         A failed request is repeated with back-off. Raises `FileNotFoundError` at once, any other `OSError` after the
         last attempt, and `ValueError` when no fsspec file system knows the address.
         """
-        assert offset >= 0 and size >= 0, f"range {offset} + {size}"
-        wanted = range(offset // self._block_bytes, -(-(offset + size) // self._block_bytes))
+        wanted = self._blocks_of(offset, size)
         blocks = {block: self._blocks[url, block] for block in wanted if (url, block) in self._blocks}
-        missing = [block for block in wanted if block not in blocks]
-        if missing:
-            fetched = self._fetch(url, missing[0], missing[-1] + 1)
-            blocks.update(fetched)
+        if len(blocks) < len(wanted):
+            self._refuse_without_ranges(url)
+            start, end = wanted.start * self._block_bytes, wanted.stop * self._block_bytes
+            blocks = self._cut(self._request(url, start, end), wanted)
         self._remember(url, blocks)
-        data = b"".join(blocks[block] for block in wanted)
         start = offset - wanted.start * self._block_bytes
-        return data[start : start + size]
+        return b"".join(blocks[block] for block in wanted)[start : start + size]
 
-    def _fetch(self, url: str, first: int, last: int) -> dict[int, bytes]:
-        """Return the blocks `first` to `last` (not included) by one request."""
-        start, end = first * self._block_bytes, last * self._block_bytes
+    def prefetch(self, ranges: Iterable[tuple[str, int, int]]) -> None:
+        """Ask for several ranges (URL, offset, size) at the same time, so that `read_range` finds them at hand.
+
+        Ranges are left out that the cache has or has no room for; one that fails is left to `read_range`.
+        """
+        by_filesystem: dict[str, dict[tuple[str, range], None]] = {}
+        num_blocks = 0
+        for url, offset, size in ranges:
+            wanted = self._blocks_of(offset, size)
+            num_blocks += len(wanted)
+            if num_blocks <= self._max_blocks and any((url, block) not in self._blocks for block in wanted):
+                by_filesystem.setdefault(url.split("://")[0], {})[url, wanted] = None
+        for places in by_filesystem.values():
+            self._fetch_together(list(places))
+
+    def _fetch_together(self, places: list[tuple[str, range]]) -> None:
+        urls = [url for url, _ in places]
+        starts, ends = ([getattr(blocks, end) * self._block_bytes for _, blocks in places] for end in ("start", "stop"))
+        if len(places) == 1 or not _filesystem(urls[0]).async_impl:  # nothing to gain
+            return
+        try:
+            for url in urls:
+                self._refuse_without_ranges(url)
+            answers = _ask(
+                urls[0], lambda files, options: files.cat_ranges(urls, starts, ends, on_error="return", **options)
+            )
+        except OSError:
+            return  # `read_range` meets it again, retries, and says where it was
+        for (url, blocks), answer in zip(places, answers, strict=True):
+            if isinstance(answer, bytes) and len(answer) <= len(blocks) * self._block_bytes:
+                self._remember(url, self._cut(answer, blocks))
+
+    def _blocks_of(self, offset: int, size: int) -> range:
+        assert offset >= 0 and size >= 0, f"range {offset} + {size}"
+        return range(offset // self._block_bytes, -(-(offset + size) // self._block_bytes))
+
+    def _cut(self, data: bytes, blocks: range) -> dict[int, bytes]:
+        size = self._block_bytes
+        return {block: data[number * size : (number + 1) * size] for number, block in enumerate(blocks)}
+
+    def _refuse_without_ranges(self, url: str) -> None:
+        """Raise `OSError` when the server answers a range with the whole file; of one byte asked for, that shows."""
         host = "/".join(url.split("/")[:3])
         if url.startswith("http") and host not in self._hosts_checked:
-            # A server may answer a range with the whole file from its first byte; of one byte asked for, that shows.
             self._request(url, 0, 1)
             self._hosts_checked.add(host)
-        data = self._request(url, start, end)
-        return {
-            first + number: data[number * self._block_bytes : (number + 1) * self._block_bytes]
-            for number in range(last - first)
-        }
 
     def _request(self, url: str, start: int, end: int) -> bytes:
         def ask() -> bytes:
@@ -106,11 +139,17 @@ def copy_file(url: str, path: Path, num_retries: int = NUM_RETRIES) -> None:
             file.write(piece)
 
 
-def size_of(url: str, num_retries: int = NUM_RETRIES) -> int:
-    """Return the length of a remote file in bytes; raises as `RemoteFiles.read_range` does."""
-    return with_retries(
-        lambda: _ask(url, lambda files, options: files.size(url, **options)), num_retries, may_pass=_may_pass
-    )
+def size_of(url: str, num_retries: int = NUM_RETRIES) -> int | None:
+    """Return the length of a remote file in bytes, None where its server does not say.
+
+    Raises as `RemoteFiles.read_range` does.
+    """
+
+    def ask() -> int | None:
+        size: int | None = _ask(url, lambda files, options: files.size(url, **options))
+        return size
+
+    return with_retries(ask, num_retries, may_pass=_may_pass)
 
 
 class _RefusedError(OSError):
@@ -123,18 +162,27 @@ def _may_pass(error: OSError) -> bool:
 
 def _ask(url: str, question: Callable[[Any, dict[str, Any]], Any]) -> Any:
     """Return `question(file system, options)`; all that goes wrong is an `OSError`."""
-    filesystem = _filesystem(url)
+    filesystem, http_errors = _filesystem(url), _http_errors(url)
     options = {"timeout": TIMEOUT_SECONDS} if filesystem.async_impl else {}
     try:
         return question(filesystem, options)
     except asyncio.TimeoutError as error:  # no OSError before Python 3.11
         raise TimeoutError(f"no answer in {TIMEOUT_SECONDS:g} seconds") from error
-    except _http_errors(url) as error:
-        status = getattr(error, "status", None)
-        if status is None:
-            raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
-        refused = 400 <= status < 500 and status not in (408, 429)  # those two ask for patience
-        raise (_RefusedError if refused else OSError)(status, f"HTTP status {status}") from error
+    except FileNotFoundError as error:
+        if isinstance(error.__cause__, http_errors):  # fsspec says so of any failure when it looks for a size
+            raise _os_error(error.__cause__) from error
+        raise
+    except http_errors as error:
+        raise _os_error(error) from error
+
+
+def _os_error(error: Exception) -> OSError:
+    """Return what aiohttp raised as the error of a disk."""
+    status = getattr(error, "status", None)
+    if status is None:
+        return OSError(" ".join(str(error).split()) or type(error).__name__)
+    refused = 400 <= status < 500 and status not in (408, 429)  # those two ask for patience
+    return (_RefusedError if refused else OSError)(status, f"HTTP status {status}")
 
 
 def _filesystem(url: str) -> Any:

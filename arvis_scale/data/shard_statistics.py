@@ -31,6 +31,7 @@ class SplitStatistics:
     image_bytes: tuple[int, int, int]
     formats: dict[str, int]
     num_measured: int
+    num_unreadable: int  # of those that were to be measured
     shorter_sides: tuple[int, int, int]
     longer_sides: tuple[int, int, int]
 
@@ -41,7 +42,8 @@ def split_statistics(dataset: ShardedDataset, name: str, *, seed: int = 0) -> Sp
     table = SampleTable.open(samples_folder(dataset.folder, name))
     entries = read_index(dataset.folder).splits[name]
     labels = np.asarray(table.label)
-    sizes = _sizes_in_pixels(split, np.random.default_rng(seed).permutation(len(split))[:NUM_MEASURED])
+    chosen = np.random.default_rng(seed).permutation(len(split))[:NUM_MEASURED]
+    sizes = _sizes_in_pixels(split, chosen)
     return SplitStatistics(
         name=name,
         num_shards=len(entries),
@@ -52,6 +54,7 @@ def split_statistics(dataset: ShardedDataset, name: str, *, seed: int = 0) -> Sp
         image_bytes=_percentiles(table.size),
         formats={extension.decode(): count for extension, count in Counter(table.extension.tolist()).most_common()},
         num_measured=len(sizes),
+        num_unreadable=len(chosen) - len(sizes),
         shorter_sides=_percentiles(sizes.min(axis=1)),
         longer_sides=_percentiles(sizes.max(axis=1)),
     )
@@ -71,6 +74,10 @@ def describe(dataset: ShardedDataset, splits: list[SplitStatistics]) -> str:
             measured = f"pixels, of {split.num_measured:,} images"
             lines.append(f"  shorter side {_range(split.shorter_sides)} {measured}")
             lines.append(f"  longer side  {_range(split.longer_sides)} {measured}")
+        if split.num_unreadable:
+            looked_at = split.num_measured + split.num_unreadable
+            advice = f"run `arvis-scale shards check {dataset.folder}`"
+            lines.append(f"  unreadable   {split.num_unreadable:,} of {looked_at:,} images looked at; {advice}")
         lines += _classes(dataset.classes, split)
     return "\n".join(lines)
 
@@ -90,7 +97,7 @@ def _classes(classes: list[str], split: SplitStatistics) -> list[str]:
 
 
 def _sizes_in_pixels(split: ShardSplit, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Width and height, N x 2, of the images whose headers can be read; `shards check` names the others."""
+    """Width and height, N x 2, of the images whose headers can be read."""
     sizes = []
     for sample in samples.tolist():
         try:

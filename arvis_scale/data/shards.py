@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -21,10 +22,12 @@ from arvis_scale.data.retries import with_retries
 
 MAX_OPEN_SHARDS = 64
 NUM_RETRIES = 3
-# After this many rows the pages of the index that were read are given back. Over an epoch they are the whole index.
-ROWS_PER_RELEASE = 100_000
+# After this many rows the pages of the index that were read are given back, which an epoch would make the whole index.
+ROWS_PER_RELEASE = 5_000
 
 Value = TypeVar("Value")
+
+_logger = logging.getLogger(__name__)
 
 
 class Split(Protocol):
@@ -39,6 +42,9 @@ class Split(Protocol):
 
     def labels_of(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
         """Return class numbers, -1 for a sample without one; None where there are no classes."""
+
+    def prefetch(self, samples: npt.NDArray[np.int64]) -> None:
+        """Ask a server for all of these samples at once; does nothing for local shards."""
 
     def decode(self, sample: int, decoder: Callable[[bytes], Value]) -> Value:
         """Return what `decoder` makes of the image file; raises `BadSample`."""
@@ -66,6 +72,7 @@ class ShardSplit:
         self._first_samples = np.concatenate([[0], np.cumsum(self.shard_sizes)])  # one more than shards
         self._table = _open_table(folder, name, entries)
         self._rows_read = 0
+        self._has_remote_shards = any(is_remote(entry.file) for entry in entries)
         self._files = OpenFiles(os.O_RDONLY, MAX_OPEN_SHARDS)
         self._remote_files = RemoteFiles(num_retries)
 
@@ -96,7 +103,7 @@ class ShardSplit:
 
     def key(self, sample: int) -> str:
         """Return the WebDataset key of a sample, unique in its data set."""
-        return bytes(self._table.key[sample]).decode()
+        return bytes(self._table.key[sample]).decode(errors="backslashreplace")
 
     def shard_of(self, sample: int) -> int:
         """Return the number of the shard that holds a sample."""
@@ -106,11 +113,13 @@ class ShardSplit:
 
     def read(self, sample: int) -> bytes:
         """Return the image file's bytes. Raises `BadSample` when the shard does not give them all."""
-        file = self._entries[self.shard_of(sample)].file
+        entry = self._entries[self.shard_of(sample)]
         offset, size = int(self._table.offset[sample]), int(self._table.size[sample])
         self._count_row()
+        if not 0 <= offset <= offset + size <= entry.num_bytes:
+            raise self._bad(sample, "wrong_index", f"has {size} bytes in a shard of {entry.num_bytes}")
         try:
-            data = self._read_range(file, offset, size)
+            data = self._read_range(entry.file, offset, size)
         except FileNotFoundError as error:
             raise self._bad(sample, "missing_shard", "cannot be read, its shard is missing") from error
         except OSError as error:
@@ -118,6 +127,18 @@ class ShardSplit:
         if len(data) != size:
             raise self._bad(sample, "cut", f"is cut: {len(data)} of {size} bytes")
         return data
+
+    def prefetch(self, samples: npt.NDArray[np.int64]) -> None:
+        """Ask a server for all of these samples at once; does nothing for local shards."""
+        if not self._has_remote_shards:
+            return
+        ranges = []
+        for sample in samples.tolist():
+            entry = self._entries[self.shard_of(sample)]
+            offset, size = int(self._table.offset[sample]), int(self._table.size[sample])
+            if is_remote(entry.file) and 0 <= offset <= offset + size <= entry.num_bytes:
+                ranges.append((entry.file, offset, size))
+        self._remote_files.prefetch(ranges)
 
     def decode(self, sample: int, decoder: Callable[[bytes], Value]) -> Value:
         """Return what `decoder` makes of the image file's bytes.
@@ -159,9 +180,11 @@ class ShardSplit:
 class ShardedDataset:
     """A shard folder: its name, class names (empty when unlabelled), content hash and splits."""
 
-    def __init__(self, folder: Path, *, num_retries: int = NUM_RETRIES) -> None:
+    def __init__(self, folder: Path, *, num_retries: int = NUM_RETRIES, allow_damage: bool = False) -> None:
+        """As `open_shards`."""
         self.folder = folder
         self._num_retries = num_retries
+        self._allow_damage = allow_damage
         self._index = read_index(folder)
         self.name = self._index.name
         self.classes = self._index.classes
@@ -177,30 +200,34 @@ class ShardedDataset:
         if name not in self._index.splits:
             raise ValueError(f"{self.folder} has no split {name!r}; it has {', '.join(self.splits)}")
         entries = self._index.splits[name]
-        return ShardSplit(
-            self.folder, name, entries, is_labelled=bool(self.classes), num_retries=self._num_retries
-        )
+        for what in _size_problems(self.folder, entries):
+            if not self._allow_damage:
+                raise ValueError(f"{what}; run `arvis-scale shards check {self.folder}`")
+            _logger.warning("%s: its samples will be skipped and counted", what)
+        return ShardSplit(self.folder, name, entries, is_labelled=bool(self.classes), num_retries=self._num_retries)
 
 
-def open_shards(path: str | Path, *, num_retries: int = NUM_RETRIES) -> ShardedDataset:
+def open_shards(path: str | Path, *, num_retries: int = NUM_RETRIES, allow_damage: bool = False) -> ShardedDataset:
     """Open a shard folder; raises `ValueError` in one line when it is not one.
 
-    A read of a disk or server that fails is repeated up to `num_retries` times.
+    A read of a disk or server that fails is repeated up to `num_retries` times. A split with a shard that is missing
+    or of another size is refused, unless `allow_damage` leaves it to the samples: those lost raise `BadSample`.
     """
-    return ShardedDataset(Path(path), num_retries=num_retries)
+    return ShardedDataset(Path(path), num_retries=num_retries, allow_damage=allow_damage)
 
 
-def _open_table(folder: Path, split: str, entries: list[ShardEntry]) -> SampleTable:
-    """The table of a split, after a look at the shards' own sizes: a cut shard should stop a run before it starts."""
+def _size_problems(folder: Path, entries: list[ShardEntry]) -> Iterator[str]:
+    """What the local shards' own sizes tell: a cut shard should stop a run before it starts."""
     for entry in entries:
         path = folder / entry.file
         if is_remote(entry.file):
             continue
         num_bytes = path.stat().st_size if path.is_file() else 0
         if num_bytes != entry.num_bytes:
-            raise ValueError(
-                f"{path} has {num_bytes} of {entry.num_bytes} bytes; run `arvis-scale shards check {folder}`"
-            )
+            yield f"{path} has {num_bytes} of {entry.num_bytes} bytes"
+
+
+def _open_table(folder: Path, split: str, entries: list[ShardEntry]) -> SampleTable:
     table = SampleTable.open(samples_folder(folder, split))
     num_samples = sum(entry.num_samples for entry in entries)
     if len(table) != num_samples:

@@ -1,21 +1,24 @@
-"""Where images come from: a folder, an archive of one, or a built-in data set, all read as a stream of named files.
+"""Where images come from: a folder, an archive, a manifest, WebDataset shards or a built-in set, all as one list.
 
-Archives are read member by member; nothing is unpacked to disk, so a member's name is only ever a label.
+Every image of the list can be read by itself and in any order, which is what lets shards be shuffled, written one
+after the other, and gone on with after an interruption.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from tarfile import EOFHeaderError, HeaderError, ReadError  # type: ignore[attr-defined]  # typeshed lacks one
 
+from arvis_scale.data.annotations import NO_LABEL, Annotation, labelled_splits
+from arvis_scale.data.archives import Member, read_span, tar_files, unpacked_tar, zip_files
 from arvis_scale.data.digits import digits_files
+from arvis_scale.data.index import SkippedImage
+from arvis_scale.data.manifests import MANIFEST_SUFFIXES, read_manifest
+from arvis_scale.data.webdataset_shards import is_shard_pattern, list_shards, scan_shard
 
 # A file is taken for an image by its suffix. Formats that shards do not hold are in the list so that they are
 # counted among the skipped instead of passed over in silence.
@@ -25,46 +28,108 @@ IMAGE_SUFFIXES = frozenset(
         *(".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".heic", ".heif"),
     )
 )
+_LISTED_BETWEEN_REPORTS = 1000
+
+# Called with the stage, what is done of it, and its total where it is known.
+Progress = Callable[[str, int, "int | None"], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One image file: its cleaned path inside the source and how to get its bytes (raises `OSError`)."""
+    """One image file: its cleaned path inside the source, its size as listed, and how to get its bytes.
+
+    `read` raises `OSError`. `annotation` is what the source says about the image; without one its path tells. `row` is
+    that of a manifest, from 1.
+    """
 
     path: str
+    size: int
     read: Callable[[], bytes]
+    annotation: Annotation | None = None
+    row: int | None = None
+
+    @property
+    def named(self) -> str:
+        """What reports call the image."""
+        return self.path if self.row is None else f"row {self.row}: {self.path}"
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A named, repeatable stream of image files, in the same order every time.
+    """A named list of image files, the same every time, and what was left out of it already.
 
-    `num_images` is None where only reading the whole archive would tell.
+    Either all images carry an annotation or none does.
     """
 
     name: str
-    num_images: int | None
-    images: Callable[[], Iterator[SourceImage]]
+    images: list[SourceImage]
+    skipped: list[SkippedImage] = field(default_factory=list)
+
+    def listing_hash(self) -> str:
+        """Return SHA-256 over all paths, sizes and annotations: it tells whether the source is still the same."""
+        digest = hashlib.sha256()
+        for image in self.images:
+            digest.update(f"{image.path!r} {image.size} {image.annotation!r}\n".encode())
+        return digest.hexdigest()
 
 
-def open_source(source: str | Path) -> ImageSource:
-    """Open a folder, a `.zip`, a tar (plain or compressed), or the built-in data set named `digits`.
+def source_name(source: str) -> str:
+    """Return what a data set is called after its source; this does not look at the source."""
+    name = Path(source).resolve().name
+    if is_shard_pattern(source):
+        return name.split("{")[0].split(".tar")[0].rstrip("-_.") or "shards"
+    if Path(name).suffix.lower() in (".zip", *MANIFEST_SUFFIXES):
+        return Path(name).stem
+    return name.split(".tar")[0].removesuffix(".tgz")
 
-    The word `digits` always means the built-in set; a folder of that name is given as `./digits`.
-    Hidden files and folders are left out. Raises `ValueError` when there is nothing to read at `source`.
+
+def open_source(
+    source: str, *, scratch: Path, columns: Mapping[str, str] | None = None, progress: Progress | None = None
+) -> ImageSource:
+    """List the images of a folder, an archive, a manifest, WebDataset shards, or the built-in set `digits`.
+
+    The word `digits` always means the built-in set; a folder of that name is given as `./digits`. Hidden files and
+    folders are left out. A compressed tar is unpacked, as one plain tar, into the folder `scratch`. `columns` renames
+    the columns of a manifest. Raises `ValueError` when there is nothing to read at `source`.
     """
+    report = progress or (lambda stage, done, total: None)
+    path, name = Path(source), source_name(source)
+    if columns and path.suffix.lower() not in MANIFEST_SUFFIXES:
+        raise ValueError(f"columns name those of a .csv or .parquet manifest; {source} is none")
     if source == "digits":
-        files = digits_files()
-        images = [SourceImage(path, partial(bytes, data)) for path, data in files]
-        return ImageSource("digits", len(images), lambda: iter(images))
-    path = Path(source)
+        return ImageSource(name, [SourceImage(path, len(data), partial(bytes, data)) for path, data in digits_files()])
+    if is_shard_pattern(source):
+        return _shard_source(name, source, report)
     if not path.exists():
-        raise ValueError(f"{source} does not exist; give an image folder, an archive of one, or 'digits'")
+        raise ValueError(
+            f"{source} does not exist; give an image folder, an archive of one, a .csv or .parquet manifest, "
+            "WebDataset shards, or 'digits'"
+        )
     if path.is_dir():
-        return _folder_source(path)
+        images = _listed(_folder_files(path), report)
+        if not images and any(path.glob("**/*.tar")):
+            return _shard_source(name, source, report)
+        return ImageSource(name, sorted(images, key=lambda image: image.path))
+    if path.suffix.lower() in MANIFEST_SUFFIXES:
+        return _manifest_source(name, path, columns or {})
     if path.suffix.lower() == ".zip":
-        return _zip_source(path)
-    return _tar_source(path)
+        return ImageSource(name, _listed(zip_files(path), report))
+    tar = unpacked_tar(path, scratch, partial(report, "unpacking"))
+    try:
+        return ImageSource(name, _listed(tar_files(tar), report))
+    except ValueError as error:  # names the archive that the user knows
+        raise ValueError(str(error).replace(str(tar), str(path))) from error
+
+
+def _listed(members: Iterable[Member], report: Progress) -> list[SourceImage]:
+    images = []
+    for number, (name, size, read) in enumerate(members):
+        cleaned = _clean_path(name)
+        if cleaned is not None:
+            images.append(SourceImage(cleaned, size, read))
+        if number % _LISTED_BETWEEN_REPORTS == 0:
+            report("listing", len(images), None)
+    return images
 
 
 def _clean_path(name: str) -> str | None:
@@ -82,82 +147,65 @@ def _is_unicode(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _folder_source(root: Path) -> ImageSource:
+def _folder_files(root: Path) -> Iterator[Member]:
     def refuse(error: OSError) -> None:
         raise ValueError(f"{error.filename} cannot be listed ({error.strerror}); make it readable or move it away")
 
-    files: list[tuple[str, Path]] = []
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse):
         here = Path(folder).resolve()
         # A link back to a parent would be walked without end.
-        subfolders[:] = [name for name in subfolders if not here.is_relative_to((here / name).resolve())]
+        subfolders[:] = sorted(name for name in subfolders if not here.is_relative_to((here / name).resolve()))
         for name in names:
             file = Path(folder, name)
-            path = _clean_path(file.relative_to(root).as_posix())
-            if path is not None:
-                files.append((path, file))
-    files.sort()
-    images = [SourceImage(path, file.read_bytes) for path, file in files]
-    return ImageSource(root.resolve().name, len(images), lambda: iter(images))
+            yield file.relative_to(root).as_posix(), file_size(file), partial(read_file, str(file))
 
 
-def _zip_source(path: Path) -> ImageSource:
+def file_size(file: Path) -> int:
+    """Return the size of a file in bytes, -1 where it cannot be had (reading it will say why)."""
     try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise ValueError(f"{path} cannot be read as a zip archive ({error}); fetch or pack it again") from error
+        return file.stat().st_size
+    except OSError:
+        return -1
 
-    def read(member: zipfile.ZipInfo) -> bytes:
-        try:
-            return archive.read(member)
-        except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:  # damaged, encrypted, unknown method
-            raise OSError(str(error)) from error
 
+def read_file(file: str) -> bytes:
+    with open(file, "rb") as opened:
+        return opened.read()
+
+
+def _manifest_source(name: str, path: Path, columns: Mapping[str, str]) -> ImageSource:
+    rows, skipped = read_manifest(path, columns)
     images = []
-    for member in archive.infolist():
-        # Some Windows tools write backslashes.
-        cleaned = None if member.is_dir() else _clean_path(member.filename.replace("\\", "/"))
-        if cleaned is not None:
-            images.append(SourceImage(cleaned, partial(read, member)))
-    return ImageSource(path.stem, len(images), lambda: iter(images))
+    for row in rows:
+        file = path.parent / row.file
+        image = SourceImage(row.file, file_size(file), partial(read_file, str(file)), row.annotation, row.number)
+        images.append((image, row.annotation))
+    return _annotated(name, images, skipped)
 
 
-class StrictTarInfo(tarfile.TarInfo):
-    """Reads members so that only the end-of-archive mark ends an archive.
-
-    tarfile takes a damaged or missing header in the middle for the end and says nothing.
-    """
-
-    @classmethod
-    def fromtarfile(cls, tarfile: tarfile.TarFile) -> StrictTarInfo:
-        try:
-            return super().fromtarfile(tarfile)
-        except EOFHeaderError:
-            raise
-        except HeaderError as error:
-            raise ReadError(f"damaged or cut at byte {tarfile.offset}: {error}") from error
-
-
-def _tar_source(path: Path) -> ImageSource:
-    def images() -> Iterator[SourceImage]:
-        num_members = 0
-        try:
-            with tarfile.open(path, "r|*", tarinfo=StrictTarInfo) as archive:
-                for member in archive:
-                    num_members += 1
-                    cleaned = None if member.isdir() else _clean_path(member.name)
-                    if cleaned is None:
-                        continue
-                    file = archive.extractfile(member) if member.isreg() else None
-                    read = partial(bytes, file.read()) if file else _refuse_link
-                    yield SourceImage(cleaned, read)
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-            if num_members == 0:
-                raise ValueError(f"{path} is neither a folder nor a zip or tar archive ({error})") from error
-            raise ValueError(f"{path} breaks off after {num_members} members ({error}); fetch it again") from error
-
-    return ImageSource(path.name.split(".tar")[0].removesuffix(".tgz"), None, images)
+def _shard_source(name: str, source: str, report: Progress) -> ImageSource:
+    images: list[tuple[SourceImage, Annotation]] = []
+    skipped: list[SkippedImage] = []
+    shards = list_shards(source)
+    for done, shard in enumerate(shards, start=1):
+        if shard.is_remote:
+            raise ValueError(f"{shard.file} is not on this machine; fetch it, or index it where it is (--index-only)")
+        samples, left_out = scan_shard(shard, Path(shard.file))
+        skipped += left_out
+        for sample in samples:
+            said = Annotation(shard.split, sample.label, sample.caption, sample.key)
+            read = partial(read_span, shard.file, sample.offset, sample.size)
+            path = f"{shard.name}/{sample.key}.{sample.extension}"
+            images.append((SourceImage(path, sample.size, read, said), said))
+        report("listing shards", done, len(shards))
+    return _annotated(name, images, skipped)
 
 
-def _refuse_link() -> bytes:
-    raise OSError("a link inside an archive; pack it with its links followed (tar --dereference --hard-dereference)")
+def _annotated(name: str, images: list[tuple[SourceImage, Annotation]], skipped: list[SkippedImage]) -> ImageSource:
+    """The source of annotated images, without those that miss a label."""
+    labelled = labelled_splits((said.split, said.label) for _, said in images)
+    kept = [image for image, said in images if said.label is not None or said.split not in labelled]
+    unlabelled = [
+        SkippedImage(image.named, NO_LABEL) for image, said in images if said.label is None and said.split in labelled
+    ]
+    return ImageSource(name, kept, [*skipped, *unlabelled])

@@ -92,20 +92,24 @@ def samples_of_manifest(path: Path, keys: npt.NDArray[np.bytes_]) -> npt.NDArray
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"data.subset.manifest={path} cannot be read ({error}); give a text file of keys") from error
-    wanted = np.array(sorted(line.strip() for line in lines if line.strip()), dtype=np.bytes_)
+    wanted = np.sort(np.array([line.strip().encode() for line in lines if line.strip()], dtype=np.bytes_))
+    if len(wanted) == 0:
+        raise ValueError(f"data.subset.manifest={path} lists no key; list keys of data.train_split, one per line")
     twice = wanted[1:][wanted[1:] == wanted[:-1]]
     if len(twice):
         raise ValueError(f"data.subset.manifest={path} lists {twice[0].decode()} twice; list every key once")
-    found: list[npt.NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
-    for start in range(0, len(keys) if len(wanted) else 0, _KEYS_PER_SEARCH):
+    found: list[npt.NDArray[np.int64]] = []
+    for start in range(0, len(keys), _KEYS_PER_SEARCH):
         part = keys[start : start + _KEYS_PER_SEARCH]
         places = np.minimum(np.searchsorted(wanted, part), len(wanted) - 1)
         found.append(start + np.flatnonzero(wanted[places] == part))
     samples = np.concatenate(found)
     unknown = np.setdiff1d(wanted, keys[samples])
-    if len(unknown) or not len(wanted):
-        what = f"{len(unknown):,} keys that the split has not, the first {unknown[0].decode()}" if len(unknown) else "none"
-        raise ValueError(f"data.subset.manifest={path} lists {what}; list keys of data.train_split, one per line")
+    if len(unknown):
+        raise ValueError(
+            f"data.subset.manifest={path} lists {len(unknown):,} keys that the split has not, the first "
+            f"{unknown[0].decode()}; list keys of data.train_split, one per line"
+        )
     return samples
 
 

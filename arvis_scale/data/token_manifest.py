@@ -51,6 +51,15 @@ class TokenPart:
 
 
 @dataclass(frozen=True)
+class FinishedFile:
+    """What is known of a file of records once it is written."""
+
+    error: DirectionError
+    # Sample numbers of its images that could not be read: their records hold nothing.
+    bad_samples: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class TokenManifest:
     """The contents of tokens.json."""
 
@@ -64,8 +73,8 @@ class TokenManifest:
     width: int
     images_per_file: int
     parts: dict[str, TokenPart]
-    # Error of each file that is done.
-    done: dict[str, DirectionError] = field(default_factory=dict)
+    # By name.
+    done: dict[str, FinishedFile] = field(default_factory=dict)
 
     @property
     def record_type(self) -> np.dtype:
@@ -79,7 +88,7 @@ class TokenManifest:
     @property
     def error(self) -> DirectionError:
         """How far the tokens that are done are from the teacher's own."""
-        return sum(self.done.values(), DirectionError())
+        return sum((file.error for file in self.done.values()), DirectionError())
 
     @property
     def is_complete(self) -> bool:
@@ -104,9 +113,14 @@ class TokenManifest:
         records = num_images * self.parts[part].views * self.record_type.itemsize
         return len(self.header(part, num_images)) + records
 
-    def with_done(self, name: str, error: DirectionError) -> TokenManifest:
+    def with_done(self, name: str, finished: FinishedFile) -> TokenManifest:
         """Return the manifest with one more file done."""
-        return replace(self, done={**self.done, name: error})
+        return replace(self, done={**self.done, name: finished})
+
+    def bad_samples(self, part: str) -> set[int]:
+        """Return the sample numbers of a part's images that could not be read."""
+        done = (self.done[file.name] for file in self.files(part) if file.name in self.done)
+        return {sample for file in done for sample in file.bad_samples}
 
     def identity(self) -> dict[str, Any]:
         """Return what two manifests of the same tokens agree in, by name."""
@@ -129,7 +143,9 @@ def read_manifest(folder: Path) -> TokenManifest:
     """Read tokens.json; raises `ValueError` in one line when there is none or it is damaged."""
     path = folder / MANIFEST_NAME
     if not path.is_file():
-        raise ValueError(f"{folder} holds no teacher tokens (no {MANIFEST_NAME}); run `arvis-scale shards tokenize`")
+        raise ValueError(
+            f"{folder} holds no teacher tokens (no {MANIFEST_NAME}); `arvis-scale shards tokenize` makes them"
+        )
     values = read_json(path, newest_schema=SCHEMA_VERSION)
     try:
         return _manifest_of(values)
@@ -157,5 +173,8 @@ def _manifest_of(values: Mapping[str, Any]) -> TokenManifest:
         width=int(values["width"]),
         images_per_file=int(values["images_per_file"]),
         parts={name: TokenPart(**part) for name, part in values["parts"].items()},
-        done={name: DirectionError(**error) for name, error in values["done"].items()},
+        done={
+            name: FinishedFile(DirectionError(**file["error"]), tuple(file["bad_samples"]))
+            for name, file in values["done"].items()
+        },
     )

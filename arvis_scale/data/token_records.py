@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -80,6 +80,3 @@ class DirectionError:
         num_tokens = self.num_tokens + other.num_tokens
         total = self.mean * self.num_tokens + other.mean * other.num_tokens
         return DirectionError(num_tokens, total / max(num_tokens, 1), max(self.largest, other.largest))
-
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)

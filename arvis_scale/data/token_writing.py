@@ -6,18 +6,30 @@ import fcntl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from arvis_scale.atomic import whole_file
-from arvis_scale.data.token_manifest import MANIFEST_NAME, TokenFile, TokenManifest, read_manifest, samples_path
+from arvis_scale.data.token_manifest import (
+    MANIFEST_NAME,
+    FinishedFile,
+    TokenFile,
+    TokenManifest,
+    read_manifest,
+    samples_path,
+)
 from arvis_scale.data.token_records import DirectionError
 
-# Fields of some views, and how far they are from the teacher's tokens.
-EncodedViews = tuple[Mapping[str, Tensor], DirectionError]
+
+class EncodedViews(NamedTuple):
+    """Some views that follow each other in a file."""
+
+    fields: Mapping[str, Tensor]  # of `token_records.encode`, on the CPU
+    error: DirectionError
+    bad_samples: set[int]
 
 
 class TokenWriter:
@@ -33,15 +45,16 @@ class TokenWriter:
 
     def write(self, part: str, file: TokenFile, batches: Iterable[EncodedViews]) -> None:
         """Write one file, whole or not at all, from the views of its images in order, and note that it is done."""
-        error = DirectionError()
+        error, bad_samples = DirectionError(), set[int]()
         with whole_file(self._folder / file.name) as temporary, open(temporary, "wb") as stream:
             stream.write(self.manifest.header(part, file.num_images))
-            for fields, batch_error in batches:
-                stream.write(_records(fields, self.manifest.record_type))
-                error += batch_error
+            for batch in batches:
+                stream.write(_records(batch.fields, self.manifest.record_type))
+                error += batch.error
+                bad_samples |= batch.bad_samples
             num_bytes, expected = stream.tell(), self.manifest.file_bytes(part, file.num_images)
             assert num_bytes == expected, f"{num_bytes} of {expected} bytes of {file.name} were given"
-        self.manifest = self.manifest.with_done(file.name, error)
+        self.manifest = self.manifest.with_done(file.name, FinishedFile(error, tuple(sorted(bad_samples))))
         self.manifest.write(self._folder)
 
 
@@ -75,7 +88,8 @@ def open_writer(
 
 def _content(folder: Path) -> list[Path]:
     """What a begun folder without a manifest does not hold."""
-    return [path for path in folder.iterdir() if not path.name.startswith(".") and path.suffixes != [".samples", ".npy"]]
+    ours = [".samples", ".npy"]
+    return [path for path in folder.iterdir() if not path.name.startswith(".") and path.suffixes != ours]
 
 
 def _resumed(folder: Path, manifest: TokenManifest) -> TokenManifest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,10 @@ def finish_run(
             "kind": "trained" if samples_seen else "untrained",
             **params_of(config),
             **branch_entries(folder),
-            "unique_images": len(images.train_indices) if samples_seen else 0,
+            "unique_images": images.unique_images if samples_seen else 0,
             "samples_seen": samples_seen,
+            "repetitions": samples_seen / images.unique_images,
+            "subset": asdict(images.subset) if samples_seen else None,
             "train_flops": flops * samples_seen,
             "train_loss": next((line["loss"] for line in reversed(logged) if "loss" in line), None),
             "val_loss": val_loss,
@@ -104,6 +107,8 @@ def write_raw_pixel_reference(config: RunConfig) -> None:
             "params_total": 0,
             "unique_images": 0,
             "samples_seen": 0,
+            "repetitions": 0.0,
+            "subset": None,
             "train_flops": 0.0,
             "train_loss": None,
             "val_loss": None,
@@ -133,6 +138,8 @@ def write_imported_result(config: RunConfig, weights: Mapping[str, Tensor], sour
             "params_total": sum(sizes.values()),
             "unique_images": None,
             "samples_seen": None,
+            "repetitions": None,
+            "subset": None,
             "train_flops": None,
             "train_loss": None,
             "val_loss": None,

@@ -23,7 +23,10 @@ FREE_KEYS = (
     "profile.",
     "probe_data.",
     "data.shards",
+    "data.mix",
     "data.num_workers",
+    "data.num_read_retries",
+    "data.on_bad_sample",
 )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from arvis_scale.config import RunConfig
 from arvis_scale.data.loader import evaluation_batches, training_batches
+from arvis_scale.data.order import SampleOrder
 from arvis_scale.data.palette import load_palette, palette_of_images, save_palette
 from arvis_scale.data.selection import Selection
 from arvis_scale.data.token_manifest import TRAIN, VALIDATION
@@ -27,6 +30,8 @@ from arvis_scale.models.teachers import Teacher, TeacherShape, load_teacher, tea
 from arvis_scale.planning.flops import forward_flops_per_sample, training_flops_per_sample
 
 Batch = dict[str, Tensor]
+
+_logger = logging.getLogger(__name__)
 
 
 def load_teacher_of(config: RunConfig, device: torch.device) -> Teacher | None:
@@ -58,7 +63,7 @@ def write_palette(config: RunConfig, images: Selection, processes: Processes) ->
     if processes.is_first and not (path.exists() and checkpoints_newest_first(folder.checkpoints)):
         palette = palette_of_images(
             images.train_split,
-            images.train_indices,
+            images.some_training_images(),
             num_colors=config.igpt.palette_size,
             resolution=config.igpt.resolution,
             seed=config.data.subset_seed,
@@ -155,6 +160,28 @@ def params_of(config: RunConfig) -> dict[str, int]:
     }
 
 
+def evaluation_views(config: RunConfig) -> dict[str, Any]:
+    """Return how images are read and what is seen of them, as `evaluation_batches` takes it."""
+    data = config.data
+    return {
+        "image_size": config.image_size,
+        "num_workers": data.num_workers,
+        "decoding": data.decoding,
+        "on_bad_sample": data.on_bad_sample,
+    }
+
+
+def training_views(config: RunConfig) -> dict[str, Any]:
+    """Return how images are read and what is seen of them, as `training_batches` and `chosen_views` take it."""
+    data = config.data
+    return {
+        **evaluation_views(config),
+        "crop_scale": (data.crop_scale_min, data.crop_scale_max),
+        "crop_ratio": (data.crop_ratio_min, data.crop_ratio_max),
+        "horizontal_flip": data.horizontal_flip,
+    }
+
+
 def train_batches(
     config: RunConfig, images: Selection, *, rank: int, start_step: int, batches_skipped: int = 0
 ) -> Iterator[Batch]:
@@ -162,22 +189,24 @@ def train_batches(
 
     Step i reads global batch `i + batches_skipped`, both counted from 0.
     """
-    data = config.data
+    order = images.order(config.seed, config.global_batch_size)
+    if rank == 0 and isinstance(order, SampleOrder) and order.num_dropped:
+        _logger.info(
+            "data.epoch_end=drop: %d of %d images, others in each epoch, are left out",
+            order.num_dropped,
+            images.unique_images,
+        )
     return training_batches(
         images.train_split,
-        images.train_indices,
-        image_size=config.image_size,
-        crop_scale=(data.crop_scale_min, data.crop_scale_max),
-        crop_ratio=(data.crop_ratio_min, data.crop_ratio_max),
-        horizontal_flip=data.horizontal_flip,
-        seed=config.seed,
+        order,
+        **training_views(config),
         global_batch_size=config.global_batch_size,
         micro_batch_size=config.micro_batch_size,
         rank=rank,
         world_size=config.data_parallel_size,
-        num_workers=data.num_workers,
         start_samples=(start_step + batches_skipped) * config.global_batch_size,
         num_samples=(config.num_steps + batches_skipped) * config.global_batch_size,
+        tokens=stored_tokens(config, TRAIN),
     )
 
 
@@ -186,9 +215,9 @@ def validation_batches(config: RunConfig, images: Selection, *, rank: int) -> It
     return evaluation_batches(
         images.validation_split,
         images.validation_indices,
-        image_size=config.image_size,
+        **evaluation_views(config),
         batch_size=config.micro_batch_size,
         rank=rank,
         world_size=config.data_parallel_size,
-        num_workers=config.data.num_workers,
+        tokens=stored_tokens(config, VALIDATION),
     )

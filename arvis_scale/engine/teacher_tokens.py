@@ -16,7 +16,7 @@ from arvis_scale.models.teachers import TeacherShape
 from arvis_scale.models.teachers.identity import teacher_identity
 
 # Keys of `data` that decide which pixels of an image the teacher sees.
-_VIEW_KEYS = ("crop_scale_min", "crop_scale_max", "crop_ratio_min", "crop_ratio_max", "horizontal_flip")
+_VIEW_KEYS = ("crop_scale_min", "crop_scale_max", "crop_ratio_min", "crop_ratio_max", "horizontal_flip", "decoding")
 _SHOWN_DIGITS = len("sha256:") + 12
 
 
@@ -38,15 +38,14 @@ def shape_of_tokens(manifest: TokenManifest) -> TeacherShape:
 def stored_tokens(config: RunConfig, part: str) -> TeacherTokens | None:
     """Open the run's tokens of `TRAIN` or `VALIDATION` images; None for a run that has none."""
     manifest = manifest_of(config)
-    return None if manifest is None else TeacherTokens(Path(config.teacher.tokens or ""), manifest, part)
+    return None if manifest is None else _open(config, manifest, part)
 
 
-def views_of(config: RunConfig, images: Selection) -> dict[str, Any]:
+def views_of(config: RunConfig, images: Selection, teacher_kind: str) -> dict[str, Any]:
     """Return what decides which pixels the teacher sees of which images, by the run's keys."""
-    pixels = config.teacher.kind == "pixels"
     return {
         "image_size": config.image_size,
-        "patch_size": config.patch_size if pixels else None,  # other teachers have their own
+        "patch_size": config.patch_size if teacher_kind == "pixels" else None,  # other teachers have their own
         **{f"data.{key}": getattr(config.data, key) for key in _VIEW_KEYS},
         "data.shards": f"sha256:{images.dataset.content_hash}",
         "data.train_split": images.train_split.name,
@@ -75,22 +74,21 @@ def check_tokens(config: RunConfig, images: Selection) -> None:
         return
     folder = config.teacher.tokens
     made_with = manifest.made_with
-    asked = {**views_of(config, images), **_said_of(config.teacher)}
-    if made_with["teacher.kind"] != "pixels":
-        asked["patch_size"] = None
+    asked = {**_said_of(config.teacher), **views_of(config, images, made_with.get("teacher.kind", ""))}
     for key, value in asked.items():
-        if made_with[key] != value:
+        if made_with.get(key) != value:
+            before, now = _shown(made_with.get(key)), _shown(value)
             raise ValueError(
-                f"teacher.tokens={folder} was made with {key}={_shown(made_with[key])}, the run has {_shown(value)}; "
+                f"teacher.tokens={folder} was made with {key}={before}, the run has {now}; "
                 "change it, or run `shards tokenize` with this run's configuration"
             )
-    for part, samples in ((TRAIN, images.train_indices), (VALIDATION, images.validation_indices)):
-        tokens = TeacherTokens(Path(folder or ""), manifest, part)
+    for part, samples in ((TRAIN, images.training_images()), (VALIDATION, images.validation_indices)):
+        tokens = _open(config, manifest, part)
         num_missing = int(np.count_nonzero(~tokens.holds(samples)))
         if num_missing:
             raise ValueError(
                 f"teacher.tokens={folder} has none for {num_missing:,} of the run's {len(samples):,} {part} images; "
-                "run `shards tokenize` with its unique_images and data.subset_seed (a larger subset serves smaller ones)"
+                "run `shards tokenize` with its unique_images and data.subset (a larger one serves smaller ones)"
             )
         tokens.check_files()
 
@@ -102,6 +100,10 @@ def views_remark(config: RunConfig, manifest: TokenManifest) -> str:
     epochs = config.num_steps * config.global_batch_size / num_images
     again = f"; from epoch {train.views} on they come again" if epochs > train.views else ""
     return f"{train.views} stored views of each image for {epochs:,.1f} epochs of {num_images:,} images{again}"
+
+
+def _open(config: RunConfig, manifest: TokenManifest, part: str) -> TeacherTokens:
+    return TeacherTokens(Path(config.teacher.tokens or ""), manifest, part, config.data.num_read_retries)
 
 
 def _said_of(teacher: TeacherConfig) -> dict[str, Any]:

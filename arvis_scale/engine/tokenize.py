@@ -15,14 +15,13 @@ import numpy.typing as npt
 import torch
 
 from arvis_scale.config import RunConfig, build_config, load_yaml, parse_override, recipe_path
-from arvis_scale.data.loader import Batch, chosen_views, evaluation_view_of, training_view_of
-from arvis_scale.data.order import evaluation_seeds
+from arvis_scale.data.loader import Batch, chosen_views, evaluation_batches
 from arvis_scale.data.selection import Selection, select_images
 from arvis_scale.data.teacher_tokens import view_seeds
 from arvis_scale.data.token_manifest import TRAIN, VALIDATION, TokenFile, TokenManifest, TokenPart
 from arvis_scale.data.token_records import TOKEN_PRECISIONS, DirectionError, decode, encode, record_type
 from arvis_scale.data.token_writing import EncodedViews, TokenWriter, open_writer
-from arvis_scale.engine.setup import load_teacher_of, teacher_shape_of
+from arvis_scale.engine.setup import evaluation_views, load_teacher_of, teacher_shape_of, training_views
 from arvis_scale.engine.teacher_tokens import identity_of, views_of, views_remark
 from arvis_scale.models.images import normalize
 from arvis_scale.models.teachers import Teacher
@@ -112,7 +111,7 @@ def plan_tokenization(config: RunConfig, *, views: int, precision: str, folder: 
     record = record_type(precision, num_tokens, shape.width)
     samples = _samples(images)
     manifest = TokenManifest(
-        made_with={**made_with, **views_of(config, images)},
+        made_with={**made_with, **views_of(config, images, config.teacher.kind)},
         seed=config.seed,
         precision=precision,
         num_tokens=num_tokens,
@@ -131,6 +130,8 @@ def tokenize(plan: Tokenization, progress: TokenizeProgress | None = None) -> To
     """
     plan.folder.parent.mkdir(parents=True, exist_ok=True)
     with open_writer(plan.folder, plan.manifest, _samples(plan.images)) as writer:
+        if writer.manifest.is_complete:
+            return writer.manifest
         _check_room(plan.folder, writer)
         teacher = load_teacher_of(plan.config, plan.device)
         assert teacher is not None, "D-iGPT has a teacher"
@@ -141,21 +142,20 @@ def tokenize(plan: Tokenization, progress: TokenizeProgress | None = None) -> To
 
 def _samples(images: Selection) -> dict[str, _Samples]:
     """Return the sample numbers of each part, rising: as the shards are read best."""
-    return {TRAIN: np.sort(images.train_indices), VALIDATION: np.sort(images.validation_indices)}
+    return {TRAIN: images.training_images(), VALIDATION: np.sort(images.validation_indices)}
 
 
 def _default_folder(config: RunConfig, manifest: TokenManifest) -> Path:
     """Beside the shards, one folder for each combination of settings."""
     identity = json.dumps(manifest.identity(), sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    assert config.data.shards is not None, "the command names them"
     return Path(config.data.shards) / "tokens" / f"{config.teacher.kind}-{manifest.precision}-{digest}"
 
 
 def _check_room(folder: Path, writer: TokenWriter) -> None:
     manifest = writer.manifest
-    needed = sum(
-        manifest.file_bytes(part, file.num_images) for part in manifest.parts for file in writer.missing(part)
-    )
+    needed = sum(manifest.file_bytes(part, file.num_images) for part in manifest.parts for file in writer.missing(part))
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(f"{folder} needs {needed / 1e9:,.3g} GB, its disk has {free / 1e9:,.3g} GB free")
@@ -164,42 +164,57 @@ def _check_room(folder: Path, writer: TokenWriter) -> None:
 def _write_part(
     plan: Tokenization, writer: TokenWriter, part: str, teacher: Teacher, progress: TokenizeProgress | None
 ) -> None:
-    """Write what is missing of a part, its images decoded by one set of workers."""
+    """Write what is missing of a part."""
     files, views = writer.missing(part), plan.manifest.parts[part].views
-    total = sum(file.num_images for file in files) * views
-    done = 0
-    batches = _batches(plan, part, files)
+    batches = _training_views(plan, files) if part == TRAIN else _validation_views(plan, files)
+    done, total = 0, sum(file.num_images for file in files) * views
 
-    def encoded(num_batches: int) -> Iterator[EncodedViews]:
+    def encoded(file: TokenFile) -> Iterator[EncodedViews]:
         nonlocal done
-        for batch in islice(batches, num_batches):
-            tokens = teacher(normalize(batch["images"].to(plan.device, non_blocking=True)))
-            fields = encode(tokens, plan.manifest.precision)
-            yield {name: field.cpu() for name, field in fields.items()}, DirectionError.between(tokens, decode(fields))
-            done += len(tokens)
+        for batch in islice(batches, -(-file.num_images * views // plan.config.micro_batch_size)):
+            yield _encode(batch, teacher, plan)
+            done += len(batch["images"])
             if progress:
                 progress(part, done, total)
 
     for file in files:
-        writer.write(part, file, encoded(-(-file.num_images * views // plan.config.micro_batch_size)))
+        writer.write(part, file, encoded(file))
 
 
-def _batches(plan: Tokenization, part: str, files: list[TokenFile]) -> Iterator[Batch]:
-    """Yield the views of the files' images, in order; no batch reaches over two files."""
-    data, images = plan.config.data, plan.images
-    views, samples = plan.manifest.parts[part].views, _samples(images)[part]
+def _encode(batch: Batch, teacher: Teacher, plan: Tokenization) -> EncodedViews:
+    tokens = teacher(normalize(batch["images"].to(plan.device, non_blocking=True)))
+    fields = encode(tokens, plan.manifest.precision)
+    error = DirectionError.between(tokens, decode(fields))
+    bad_samples = set(batch["indices"][batch["weights"] == 0].tolist())
+    return EncodedViews({name: field.cpu() for name, field in fields.items()}, error, bad_samples)
 
-    def requests() -> Iterator[tuple[_Samples, _Samples]]:
+
+def _training_views(plan: Tokenization, files: list[TokenFile]) -> Iterator[Batch]:
+    """Yield the views of the files' images, in order, by one set of workers; no batch reaches over two files."""
+    samples, views = plan.images.training_images(), plan.manifest.parts[TRAIN].views
+    batch_size = plan.config.micro_batch_size
+
+    def chosen() -> Iterator[tuple[_Samples, _Samples]]:
         for file in files:
             mine = samples[file.first_image : file.first_image + file.num_images]
-            chosen, numbers = mine.repeat(views), np.tile(np.arange(views), len(mine))
-            seeds = evaluation_seeds(chosen) if part == VALIDATION else view_seeds(plan.manifest.seed, chosen, numbers)
-            for start in range(0, len(chosen), plan.config.micro_batch_size):
-                batch = slice(start, start + plan.config.micro_batch_size)
-                yield chosen[batch], seeds[batch]
+            repeated, numbers = mine.repeat(views), np.tile(np.arange(views), len(mine))
+            seeds = view_seeds(plan.manifest.seed, repeated, numbers)
+            for start in range(0, len(repeated), batch_size):
+                yield repeated[start : start + batch_size], seeds[start : start + batch_size]
 
-    if part == VALIDATION:
-        view, split = evaluation_view_of(plan.config.image_size), images.validation_split
-    else:
-        view, split = training_view_of(plan.config), images.train_split
-    return chosen_views(split, requests(), view=view, num_workers=data.num_workers)
+    return chosen_views(plan.images.train_split, chosen(), **training_views(plan.config))
+
+
+def _validation_views(plan: Tokenization, files: list[TokenFile]) -> Iterator[Batch]:
+    """Yield the centered views of the files' images, in order; no batch reaches over two files."""
+    samples = np.sort(plan.images.validation_indices)
+    for file in files:
+        mine = samples[file.first_image : file.first_image + file.num_images]
+        yield from evaluation_batches(
+            plan.images.validation_split,
+            mine,
+            batch_size=plan.config.micro_batch_size,
+            rank=0,
+            world_size=1,
+            **evaluation_views(plan.config),
+        )

@@ -237,7 +237,7 @@ class Trainer:
     def _open_log(self) -> MetricsLog:
         log = MetricsLog(self.folder, step=self.step, num_steps=self.config.num_steps, is_first=self.processes.is_first)
         if log.is_new:
-            log.begin(self.config, unique_images=len(self.images.train_indices), images=self.masks)
+            log.begin(self.config, unique_images=self.images.unique_images, images=self.masks)
         return log
 
     def _open_profiler(self) -> StepProfiler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from arvis_scale.data.build import build_shards
+from arvis_scale.data.index import UNLABELLED, DatasetIndex, SampleTable, ShardEntry, samples_folder
 from arvis_scale.data.shards import ShardedDataset, open_shards
+from arvis_scale.hashing import sha256_of
 
 ImageMaker = Callable[..., bytes]
 
@@ -47,7 +50,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory, image_bytes: ImageMaker) ->
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
-    """The folder of shards of `photos`, 7 samples a shard: 4 train shards, 2 test shards. Read-only."""
+    """The folder of shards of `photos`, up to 7 samples each: 4 train shards of 6, 2 test shards of 4. Read-only."""
     destination = tmp_path_factory.mktemp("built") / "photos"
     build_shards(photos, destination, samples_per_shard=7)
     return destination
@@ -56,3 +59,43 @@ def shards(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
 @pytest.fixture(scope="session")
 def dataset(shards: Path) -> ShardedDataset:
     return open_shards(shards)
+
+
+@pytest.fixture(scope="session")
+def write_tar() -> Callable[..., list[tuple[int, int]]]:
+    """Writer of a tar of (name, content); gives offset and size of each content. Surrogates are raw bytes in a name."""
+
+    def write(path: Path, members: list[tuple[str, bytes]]) -> list[tuple[int, int]]:
+        with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as archive:
+            for name, content in members:
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, BytesIO(content))
+        with tarfile.open(path) as archive:
+            return [(member.offset_data, member.size) for member in archive]
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_shards(write_tar: Callable[..., list[tuple[int, int]]]) -> Callable[..., Path]:
+    """Writer of (key, image, label) as shards with a train split of two classes, whatever the images and keys are."""
+
+    def write(folder: Path, images: list[tuple[str, bytes, int]], *, samples_per_shard: int) -> Path:
+        folder.mkdir()
+        entries, tables = [], []
+        for start in range(0, len(images), samples_per_shard):
+            chosen = images[start : start + samples_per_shard]
+            path = folder / f"train-{len(entries):06d}.tar"
+            offsets, sizes = np.array(write_tar(path, [(f"{key}.jpg", image) for key, image, _ in chosen])).T
+            labels = np.array([label for _, _, label in chosen], dtype=np.int32)
+            keys = np.array([key.encode(errors="surrogateescape") for key, _, _ in chosen], dtype="S40")
+            tables.append(SampleTable(offsets, sizes, labels, keys, np.full(len(chosen), b"jpg")))
+            entries.append(ShardEntry(path.name, len(chosen), path.stat().st_size, sha256_of(path)))
+        table = SampleTable.concatenate(tables)
+        table.write(samples_folder(folder, "train"))
+        classes = [] if (table.label == UNLABELLED).all() else ["one", "other"]
+        DatasetIndex("faults", classes, {"train": entries}, [], {"train": table.sha256()}).write(folder)
+        return folder
+
+    return write

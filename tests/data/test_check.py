@@ -24,8 +24,8 @@ def damaged(shards: Path, tmp_path: Path) -> Path:
 
 
 def _rows(folder: Path, shard: int = 0) -> SampleTable:
-    """Rows of a train shard, 7 samples each."""
-    return SampleTable.open(samples_folder(folder, "train"))[7 * shard : 7 * shard + 7]
+    """Rows of a train shard, 6 samples each."""
+    return SampleTable.open(samples_folder(folder, "train"))[6 * shard : 6 * shard + 6]
 
 
 def _keys(table: SampleTable) -> list[str]:
@@ -125,6 +125,15 @@ def test_a_wrong_row_is_found_where_image_label_and_place_disagree(damaged: Path
     assert {problem.key for problem in check_shards(damaged, quick=True).problems} == {keys[1], keys[4]}
 
 
+def test_a_missing_label_among_others_is_found(damaged: Path) -> None:
+    table = SampleTable.open(damaged / "train.samples")
+    label = table.label.copy()
+    label[3] = -1
+    _replace_table(damaged, replace(table, label=label))
+    problems = check_shards(damaged, quick=True).problems
+    assert [(problem.kind, problem.key) for problem in problems] == [("missing_label", _keys(table)[3])]
+
+
 def test_a_repeated_key_is_found_by_the_quick_check(damaged: Path) -> None:
     table = SampleTable.open(damaged / "train.samples")
     key = table.key.copy()
@@ -185,7 +194,7 @@ def test_progress_comes_to_the_end_also_over_a_missing_shard(damaged: Path) -> N
     (damaged / "train-000002.tar").unlink()
     calls: list[tuple[int, int]] = []
     check_shards(damaged, progress=lambda done, total: calls.append((done, total)))
-    assert calls[-1] == (32, 32) and calls == sorted(calls)
+    assert calls[-1] == (26, 26) and calls == sorted(calls)
 
 
 def test_shards_elsewhere_are_checked_by_path_and_by_url(shards: Path, tmp_path: Path) -> None:

@@ -12,27 +12,35 @@ import pytest
 import torch
 
 from arvis_scale.data.build import build_shards
+from arvis_scale.data.faults import REASONS
 from arvis_scale.data.loader import evaluation_batches, training_batches
-from arvis_scale.data.shards import ShardedDataset, open_shards
+from arvis_scale.data.order import SampleOrder
+from arvis_scale.data.sample_sets import ListedSamples
+from arvis_scale.data.shards import ShardedDataset, ShardSplit, open_shards
 
 SUBSET = np.array([3, 1, 4, 15, 9, 2, 6, 5, 35 % 24, 8])  # 10 of the 24 train images
 
+SETTINGS: dict[str, Any] = {
+    "image_size": 8,
+    "crop_scale": (0.3, 1.0),
+    "crop_ratio": (0.75, 1.5),
+    "horizontal_flip": 0.5,
+    "global_batch_size": 8,
+    "micro_batch_size": 2,
+    "rank": 0,
+    "world_size": 1,
+    "num_workers": 0,
+    "num_samples": 32,
+}
+
 
 def _training(dataset: ShardedDataset, **changes: Any) -> list[dict[str, torch.Tensor]]:
-    settings: dict[str, Any] = {
-        "image_size": 8,
-        "crop_scale": (0.3, 1.0),
-        "crop_ratio": (0.75, 1.5),
-        "horizontal_flip": 0.5,
-        "seed": 0,
-        "global_batch_size": 8,
-        "micro_batch_size": 2,
-        "rank": 0,
-        "world_size": 1,
-        "num_workers": 0,
-        "num_samples": 32,
-    }
-    return list(training_batches(dataset.split("train"), SUBSET, **{**settings, **changes}))
+    split = dataset.split("train")
+    return list(training_batches(split, _order(split, SUBSET), **{**SETTINGS, **changes}))
+
+
+def _order(split: ShardSplit, samples: np.ndarray) -> SampleOrder:
+    return SampleOrder(ListedSamples(samples, split.shard_sizes), seed=0, window_shards=2)
 
 
 def _joined(batches: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -62,6 +70,25 @@ def test_the_stream_depends_on_no_rank_or_worker(dataset: ShardedDataset, world_
         for batch in _training(dataset, rank=rank, world_size=world_size, num_workers=num_workers)
     ]
     assert _equal(_joined(parts), _joined(_training(dataset)))
+
+
+@pytest.mark.parametrize(("world_size", "num_workers"), [(1, 3), (2, 1), (7, 0)])
+def test_every_layout_sees_the_same_pixels_over_windows_and_epochs(
+    dataset: ShardedDataset, world_size: int, num_workers: int
+) -> None:
+    split = dataset.split("train")
+
+    def stream(**changes: int) -> list[dict[str, torch.Tensor]]:
+        samples = ListedSamples(np.arange(len(split)), split.shard_sizes)
+        order = SampleOrder(samples, seed=1, window_shards=2, epoch_multiple=14)
+        settings = {**SETTINGS, "global_batch_size": 14, "micro_batch_size": 1, "num_samples": 56, **changes}
+        return list(training_batches(split, order, **settings))
+
+    ranks = range(world_size)
+    parts = [stream(rank=rank, world_size=world_size, num_workers=num_workers, start_samples=14) for rank in ranks]
+    whole = _joined(stream())
+    assert _equal(_joined([batch for part in parts for batch in part]), {k: value[14:] for k, value in whole.items()})
+    assert all(len({key.tobytes() for key in epoch.numpy()}) == 14 for epoch in whole["images"].split(14))
 
 
 def test_accumulation_changes_nothing(dataset: ShardedDataset) -> None:
@@ -112,28 +139,73 @@ def test_a_sample_that_cannot_be_read_stops_training_in_one_line(
     split = dataset.split("train")
     for path in dataset.folder.glob("train-*.tar"):
         os.truncate(path, 0)
-    batches = training_batches(
-        split,
-        np.array([5]),
-        image_size=8,
-        crop_scale=(0.3, 1.0),
-        crop_ratio=(0.75, 1.5),
-        horizontal_flip=0.5,
-        seed=0,
-        global_batch_size=1,
-        micro_batch_size=1,
-        rank=0,
-        world_size=1,
-        num_workers=num_workers,
-        num_samples=1,
-    )
-    with pytest.raises(ValueError, match=rf"train-000000\.tar: sample {split.key(5)} is cut") as caught:
+    one = {"global_batch_size": 1, "micro_batch_size": 1, "num_samples": 1, "num_workers": num_workers}
+    batches = training_batches(split, _order(split, np.array([5])), **{**SETTINGS, **one})
+    with pytest.raises(ValueError, match=rf"train-000000\.tar: sample {split.key(5)} at byte \d+ is cut") as caught:
         next(batches)
     assert "\n" not in str(caught.value)
 
 
-def _evaluation(dataset: ShardedDataset, indices: np.ndarray, **changes: int) -> list[dict[str, torch.Tensor]]:
-    settings = {"image_size": 8, "batch_size": 2, "rank": 0, "world_size": 1, "num_workers": 0}
+@pytest.fixture
+def cut(shards: Path, tmp_path: Path) -> tuple[ShardSplit, ShardSplit]:
+    """Train and test split of a run that was under way when its last train shard lost its last two samples.
+
+    The first two test images were overwritten with text.
+    """
+    dataset = open_shards(shutil.copytree(shards, tmp_path / "cut"))
+    train, test = dataset.split("train"), dataset.split("test")
+    last_shard, first_shard = dataset.folder / "train-000003.tar", dataset.folder / "test-000000.tar"
+    os.truncate(last_shard, last_shard.read_bytes().index(train.read(22)) + 10)
+    content = first_shard.read_bytes()
+    for sample in (0, 1):
+        content = content.replace(test.read(sample), b"x" * len(test.read(sample)))
+    first_shard.write_bytes(content)
+    return train, test
+
+
+@pytest.mark.parametrize(("world_size", "num_workers"), [(1, 0), (2, 1), (4, 0)])
+def test_skipped_samples_are_counted_and_replaced_alike_on_every_layout(
+    cut: tuple[ShardSplit, ShardSplit], world_size: int, num_workers: int
+) -> None:
+    split, _ = cut
+    order = SampleOrder(ListedSamples(np.arange(24), split.shard_sizes), seed=0)
+    settings = {**SETTINGS, "num_samples": 48, "on_bad_sample": "skip"}
+    alone = list(training_batches(split, order, **settings))
+    spread = {**settings, "world_size": world_size, "num_workers": num_workers}
+    ranks = [list(training_batches(split, order, **{**spread, "rank": rank})) for rank in range(world_size)]
+    parts = [batch for batches in ranks for batch in batches]
+    reasons = [sum(batch.pop("bad_samples") for batch in batches) for batches in (alone, parts)]
+    assert torch.equal(*reasons)
+    counts = dict(zip(REASONS, reasons[0].tolist(), strict=True))
+    assert counts.pop("cut") >= 4 and set(counts.values()) == {0}  # two samples, two epochs
+    assert _equal(_joined(alone), _joined(parts))
+    assert all(view.any() for batch in alone for view in batch["images"])
+    samples = order.samples(np.arange(48))
+    labels, expected = _joined(alone)["labels"].numpy(), split.labels_of(samples)
+    assert (labels == expected)[~np.isin(samples, [22, 23])].all()
+
+
+def test_where_every_sample_is_bad_skipping_ends_with_the_last_error(cut: tuple[ShardSplit, ShardSplit]) -> None:
+    split, _ = cut
+    order = SampleOrder(ListedSamples(np.array([22, 23]), split.shard_sizes), seed=0)
+    with pytest.raises(ValueError, match="100 samples in a row cannot be used, the last one: .*is cut"):
+        list(training_batches(split, order, **{**SETTINGS, "on_bad_sample": "skip"}))
+
+
+def test_skipped_evaluation_images_weigh_nothing(cut: tuple[ShardSplit, ShardSplit]) -> None:
+    settings: dict[str, Any] = {"image_size": 8, "batch_size": 2, "rank": 0, "world_size": 1, "num_workers": 0}
+    batches = list(evaluation_batches(cut[1], np.arange(8), **settings, on_bad_sample="skip"))
+    weights = torch.cat([batch["weights"] for batch in batches]).tolist()
+    assert weights == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert sum(batch["bad_samples"] for batch in batches).tolist() == [
+        2 if reason == "not_an_image" else 0 for reason in REASONS
+    ]
+    with pytest.raises(ValueError, match="not a JPEG"):
+        list(evaluation_batches(cut[1], np.arange(8), **settings))
+
+
+def _evaluation(dataset: ShardedDataset, indices: np.ndarray, **changes: Any) -> list[dict[str, torch.Tensor]]:
+    settings: dict[str, Any] = {"image_size": 8, "batch_size": 2, "rank": 0, "world_size": 1, "num_workers": 0}
     return list(evaluation_batches(dataset.split("test"), indices, **{**settings, **changes}))
 
 

@@ -6,6 +6,7 @@ import errno
 import pickle
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +30,8 @@ class Server:
     failures: list[int] = field(default_factory=list)  # statuses of the next answers; 0 breaks the connection
     honors_ranges: bool = True
     ranges: list[str] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
 
 
 @pytest.fixture
@@ -40,6 +43,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            state.at_once += 1
+            state.most_at_once = max(state.most_at_once, state.at_once)
+            time.sleep(0.005)
+            self.answer()
+            state.at_once -= 1
+
+        def answer(self) -> None:
             asked = self.headers.get("Range", "")
             state.ranges.append(asked)
             failure = state.failures.pop(0) if state.failures else None
@@ -106,6 +116,33 @@ def test_the_cache_is_bounded_and_keeps_what_was_used_last(server: Server) -> No
     for offset in (0, 512, 0, 1024, 0, 512):
         files.read_range(server.url, offset, 512)
     assert server.ranges[1:] == ["bytes=0-511", "bytes=512-1023", "bytes=1024-1535", "bytes=512-1023"]
+
+
+def test_prefetched_ranges_are_asked_for_together_and_read_without_a_request(server: Server) -> None:
+    files = RemoteFiles(0, block_bytes=512)
+    places = [(offset, 300) for offset in range(0, 10_000, 1000)]
+    files.prefetch([(server.url, offset, size) for offset, size in places])
+    num_requests = len(server.ranges)
+    assert num_requests == 1 + len(places) and server.most_at_once > 1
+    for offset, size in places:
+        assert files.read_range(server.url, offset, size) == CONTENT[offset : offset + size]
+    assert len(server.ranges) == num_requests
+
+
+def test_a_prefetch_stays_within_the_cache(server: Server) -> None:
+    files = RemoteFiles(0, block_bytes=512, cache_bytes=4 * 512)
+    files.prefetch([(server.url, 512 * block, 512) for block in range(10)])
+    assert len(server.ranges) == 1 + 4
+
+
+def test_what_a_prefetch_does_not_get_is_read_later(server: Server) -> None:
+    server.failures = [206, 503, 404, 0]  # the first one answers the question for ranges
+    files = RemoteFiles(2, block_bytes=512)
+    files.prefetch([(server.url, 512 * block, 512) for block in range(6)])
+    files.prefetch([("http://127.0.0.1:1/a.tar", 0, 10), ("http://127.0.0.1:1/a.tar", 5000, 10)])
+    assert all(
+        files.read_range(server.url, 512 * block, 512) == CONTENT[512 * block : 512 * block + 512] for block in range(6)
+    )
 
 
 @pytest.mark.parametrize("failure", [503, 500, 429, 0])

@@ -81,7 +81,7 @@ def test_a_shard_that_vanishes_or_is_cut_later_is_named_with_the_key(shards: Pat
     split = open_shards(copy).split("train")
     os.truncate(copy / "train-000000.tar", 100)
     (copy / "train-000003.tar").unlink()
-    with pytest.raises(ValueError, match=rf"train-000000\.tar: sample {split.key(0)} is cut"):
+    with pytest.raises(ValueError, match=rf"train-000000\.tar: sample {split.key(0)} at byte 512 is cut"):
         split.read(0)
-    with pytest.raises(ValueError, match=rf"train-000003\.tar: sample {split.key(23)} cannot be read"):
+    with pytest.raises(ValueError, match=rf"train-000003\.tar: sample {split.key(23)} at byte \d+ cannot be read, its shard is missing"):
         split.read(23)

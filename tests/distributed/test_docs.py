@@ -17,7 +17,17 @@ from PIL import Image
 pytestmark = pytest.mark.processes
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = ("shards.md", "train.md", "tensorboard.md", "branching.md", "guards.md", "sweep.md", "curves.md", "weights.md")
+PAGES = (
+    "shards.md",
+    "train.md",
+    "tensorboard.md",
+    "branching.md",
+    "guards.md",
+    "sweep.md",
+    "curves.md",
+    "weights.md",
+    "tokens.md",
+)
 # Run by the tests as a whole, or what runs this test.
 LEFT_OUT = ("make demo", "make test")
 

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from arvis_scale.config import load_config
-from arvis_scale.data.order import SampleOrder
 from arvis_scale.data.selection import select_images
 from arvis_scale.engine.exit_status import HANGING, PREEMPTED, STOPPED_BY_GUARD
 from arvis_scale.engine.logs.metrics_log import read_metrics
@@ -129,7 +128,7 @@ def test_skip_batch_leaves_the_step_out_and_completes(faulty):
     config = load_config(str(root / "skipped" / "config.yaml"))
     images = select_images(config.data, config.unique_images)
     positions = torch.arange(5 * 32, 6 * 32).numpy()
-    samples = SampleOrder(images.train_indices, config.seed).samples(positions)
+    samples = images.order(config.seed, config.global_batch_size).samples(positions)
     assert incident["keys"] == [images.train_split.key(sample) for sample in samples]
     losses = [line["loss"] for line in read_metrics(root / "skipped" / "metrics.jsonl") if "loss" in line]
     undisturbed = [line["loss"] for line in read_metrics(root / "undisturbed" / "metrics.jsonl") if "loss" in line]

@@ -233,12 +233,11 @@ def test_an_incident_is_written_with_the_keys_of_the_samples_that_the_loader_gav
     for rank in range(2):
         batches = training_batches(
             images.train_split,
-            images.train_indices,
+            images.order(config.seed, 16),
             image_size=32,
             crop_scale=(1.0, 1.0),
             crop_ratio=(1.0, 1.0),
             horizontal_flip=0.0,
-            seed=config.seed,
             global_batch_size=16,
             micro_batch_size=8,
             rank=rank,

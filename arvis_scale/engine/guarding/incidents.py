@@ -11,7 +11,6 @@ import numpy as np
 
 from arvis_scale.atomic import write_json
 from arvis_scale.config import RunConfig
-from arvis_scale.data.order import SampleOrder
 from arvis_scale.data.selection import Selection
 from arvis_scale.engine.exit_status import GuardError
 from arvis_scale.engine.run_folder import RunFolder
@@ -45,7 +44,7 @@ class Incident:
 def batch_keys(config: RunConfig, images: Selection, batch: int) -> list[str]:
     """Return the keys of the samples of global batch `batch`, in the order they are read."""
     positions = np.arange(batch * config.global_batch_size, (batch + 1) * config.global_batch_size, dtype=np.int64)
-    samples = SampleOrder(images.train_indices, config.seed).samples(positions)
+    samples = images.order(config.seed, config.global_batch_size).samples(positions)
     return [images.train_split.key(sample) for sample in samples.tolist()]
 
 

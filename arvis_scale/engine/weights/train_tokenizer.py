@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from arvis_scale.data.loader import training_batches
+from arvis_scale.data.order import SampleOrder
 from arvis_scale.data.shards import open_shards
+from arvis_scale.data.subsets import all_samples
 from arvis_scale.models.teachers.vq_model import VqSize
 from arvis_scale.models.teachers.vq_teacher import TrainedVq, train_vq
 
@@ -38,12 +39,11 @@ def train_vq_on_shards(
     images = open_shards(shards).split(split)
     batches = training_batches(
         images,
-        np.arange(len(images)),
+        SampleOrder(all_samples(images.shard_sizes, seed), seed),
         image_size=size.image_size,
         crop_scale=CROP_SCALE,
         crop_ratio=CROP_RATIO,
         horizontal_flip=0.0,
-        seed=seed,
         global_batch_size=BATCH_SIZE,
         micro_batch_size=BATCH_SIZE,
         rank=0,
