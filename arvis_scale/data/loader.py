@@ -70,11 +70,7 @@ def training_batches(
     Raises `ValueError` when micro batch times processes does not divide the global batch, and when start or end of
     the run are not at whole global batches.
     """
-    if global_batch_size % (micro_batch_size * world_size):
-        raise ValueError(
-            f"global_batch_size {global_batch_size} is not a multiple of micro_batch_size {micro_batch_size} x "
-            f"{world_size} processes = {micro_batch_size * world_size}; change one of them"
-        )
+    _check_whole_batches(global_batch_size, micro_batch_size, world_size)
     for name, value in (("start_samples", start_samples), ("num_samples", num_samples)):
         if value % global_batch_size:
             raise ValueError(f"{name} {value} is not a multiple of global_batch_size {global_batch_size}")
@@ -174,6 +170,14 @@ def evaluation_batches(
     view = partial(evaluation_view, image_size=image_size, decoding=decoding)
     batches = _Batches(split, view, image_size, skips=on_bad_sample == "skip", tokens=tokens)
     return _load(batches, requests(), num_workers)
+
+
+def _check_whole_batches(global_batch_size: int, micro_batch_size: int, world_size: int) -> None:
+    if global_batch_size % (micro_batch_size * world_size):
+        raise ValueError(
+            f"global_batch_size {global_batch_size} is not a multiple of micro_batch_size {micro_batch_size} x "
+            f"{world_size} processes = {micro_batch_size * world_size}; change one of them"
+        )
 
 
 class _Batches(Dataset[Any]):

@@ -22,10 +22,11 @@ from arvis_scale.data.shards import ShardedDataset, Split, Value
 
 @dataclass(frozen=True)
 class MixedDataset:
-    """What names a mix: the data sets, and the weights that they have in it."""
+    """What names a mix: the data sets, the weights that they have in it, and how many images it takes of each."""
 
     parts: Sequence[ShardedDataset]
     weights: Sequence[int]
+    unique_images: Sequence[int]
 
     @property
     def name(self) -> str:
@@ -37,8 +38,9 @@ class MixedDataset:
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 over the parts' content hashes and weights."""
-        content = [[part.content_hash, weight] for part, weight in zip(self.parts, self.weights, strict=True)]
+        """SHA-256 over the parts' content hashes, weights and numbers of images."""
+        hashes = [part.content_hash for part in self.parts]
+        content = list(zip(hashes, self.weights, self.unique_images, strict=True))
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

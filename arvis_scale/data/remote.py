@@ -16,6 +16,7 @@ from arvis_scale.data.retries import with_retries
 BLOCK_BYTES = 16 * 1024
 CACHE_BYTES = 64 * 1024**2
 COPY_BYTES = 8 * 1024**2
+REQUESTS_AT_ONCE = 16  # of one process; a training node has dozens
 TIMEOUT_SECONDS = 60.0
 NUM_RETRIES = 5
 RANGE_NOT_SATISFIABLE = 416  # HTTP status
@@ -78,12 +79,14 @@ class RemoteFiles:
         starts, ends = ([getattr(blocks, end) * self._block_bytes for _, blocks in places] for end in ("start", "stop"))
         if len(places) == 1 or not _filesystem(urls[0]).async_impl:  # nothing to gain
             return
+
+        def ask(files: Any, options: dict[str, Any]) -> Any:
+            return files.cat_ranges(urls, starts, ends, batch_size=REQUESTS_AT_ONCE, on_error="return", **options)
+
         try:
             for url in urls:
                 self._refuse_without_ranges(url)
-            answers = _ask(
-                urls[0], lambda files, options: files.cat_ranges(urls, starts, ends, on_error="return", **options)
-            )
+            answers = _ask(urls[0], ask)
         except OSError:
             return  # `read_range` meets it again, retries, and says where it was
         for (url, blocks), answer in zip(places, answers, strict=True):

@@ -72,7 +72,9 @@ class Selection:
         self.validation_split: Split = parts[0].validation_split
         self._train_firsts = validation_firsts = np.zeros(1, dtype=np.int64)
         if config.mix:
-            self.dataset = MixedDataset([part.dataset for part in parts], self._weights)
+            self.dataset = MixedDataset(
+                [part.dataset for part in parts], self._weights, [len(part.train) for part in parts]
+            )
             self.train_split = train = MixedSplit([part.train_split for part in parts])
             self.validation_split = validation = MixedSplit([part.validation_split for part in parts])
             self._train_firsts, validation_firsts = train.first_samples, validation.first_samples
@@ -156,7 +158,12 @@ def select_images(config: DataConfig, unique_images: int | None) -> Selection:
 
 def _select(config: DataConfig, shards: str, unique_images: int | None, weight: int) -> _Part:
     allow_damage = config.on_bad_sample == "skip"
-    dataset = open_shards(shards, num_retries=config.num_read_retries, allow_damage=allow_damage)
+    dataset = open_shards(
+        shards,
+        num_retries=config.num_read_retries,
+        allow_damage=allow_damage,
+        max_open_shards=config.window_shards,
+    )
     train_split = validation_split = dataset.split(config.train_split)
     validation_name = config.validation_split or ("test" if "test" in dataset.splits else None)
     if validation_name is None:

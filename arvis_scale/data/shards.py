@@ -60,7 +60,14 @@ class ShardSplit:
     """
 
     def __init__(
-        self, folder: Path, name: str, entries: list[ShardEntry], *, is_labelled: bool, num_retries: int = NUM_RETRIES
+        self,
+        folder: Path,
+        name: str,
+        entries: list[ShardEntry],
+        *,
+        is_labelled: bool,
+        num_retries: int = NUM_RETRIES,
+        max_open_shards: int = MAX_OPEN_SHARDS,
     ) -> None:
         """`is_labelled`: whether the data set has classes. Failed reads are repeated up to `num_retries` times."""
         self.name = name
@@ -68,17 +75,23 @@ class ShardSplit:
         self._entries = entries
         self._is_labelled = is_labelled
         self._num_retries = num_retries
+        self._max_open_shards = max_open_shards
         self.shard_sizes = np.array([entry.num_samples for entry in entries], dtype=np.int64)
         self._first_samples = np.concatenate([[0], np.cumsum(self.shard_sizes)])  # one more than shards
         self._table = _open_table(folder, name, entries)
         self._rows_read = 0
         self._has_remote_shards = any(is_remote(entry.file) for entry in entries)
-        self._files = OpenFiles(os.O_RDONLY, MAX_OPEN_SHARDS)
+        self._files = OpenFiles(os.O_RDONLY, max_open_shards)
         self._remote_files = RemoteFiles(num_retries)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy opens the index again: pickled as it is, a memory map would be copied row by row.
-        open_again = partial(ShardSplit, is_labelled=self._is_labelled, num_retries=self._num_retries)
+        open_again = partial(
+            ShardSplit,
+            is_labelled=self._is_labelled,
+            num_retries=self._num_retries,
+            max_open_shards=self._max_open_shards,
+        )
         return open_again, (self._folder, self.name, self._entries)
 
     def __len__(self) -> int:
@@ -180,9 +193,17 @@ class ShardSplit:
 class ShardedDataset:
     """A shard folder: its name, class names (empty when unlabelled), content hash and splits."""
 
-    def __init__(self, folder: Path, *, num_retries: int = NUM_RETRIES, allow_damage: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        num_retries: int = NUM_RETRIES,
+        allow_damage: bool = False,
+        max_open_shards: int = MAX_OPEN_SHARDS,
+    ) -> None:
         """As `open_shards`."""
         self.folder = folder
+        self._max_open_shards = max_open_shards
         self._num_retries = num_retries
         self._allow_damage = allow_damage
         self._index = read_index(folder)
@@ -204,16 +225,32 @@ class ShardedDataset:
             if not self._allow_damage:
                 raise ValueError(f"{what}; run `arvis-scale shards check {self.folder}`")
             _logger.warning("%s: its samples will be skipped and counted", what)
-        return ShardSplit(self.folder, name, entries, is_labelled=bool(self.classes), num_retries=self._num_retries)
+        return ShardSplit(
+            self.folder,
+            name,
+            entries,
+            is_labelled=bool(self.classes),
+            num_retries=self._num_retries,
+            max_open_shards=self._max_open_shards,
+        )
 
 
-def open_shards(path: str | Path, *, num_retries: int = NUM_RETRIES, allow_damage: bool = False) -> ShardedDataset:
+def open_shards(
+    path: str | Path,
+    *,
+    num_retries: int = NUM_RETRIES,
+    allow_damage: bool = False,
+    max_open_shards: int = MAX_OPEN_SHARDS,
+) -> ShardedDataset:
     """Open a shard folder; raises `ValueError` in one line when it is not one.
 
     A read of a disk or server that fails is repeated up to `num_retries` times. A split with a shard that is missing
     or of another size is refused, unless `allow_damage` leaves it to the samples: those lost raise `BadSample`.
+    Each process keeps at most `max_open_shards` shards of a split open.
     """
-    return ShardedDataset(Path(path), num_retries=num_retries, allow_damage=allow_damage)
+    return ShardedDataset(
+        Path(path), num_retries=num_retries, allow_damage=allow_damage, max_open_shards=max_open_shards
+    )
 
 
 def _size_problems(folder: Path, entries: list[ShardEntry]) -> Iterator[str]:

@@ -33,6 +33,7 @@ def finish_run(
     flops: float,
     val_loss: float,
     seconds: float,
+    skipped: dict[str, float],
 ) -> dict[str, Any]:
     """Export and probe the encoder, write the result and return what the probes found; every process must call it."""
     weights = engine.encoder_weights()
@@ -53,6 +54,7 @@ def finish_run(
             "samples_seen": samples_seen,
             "repetitions": samples_seen / images.unique_images,
             "subset": asdict(images.subset) if samples_seen else None,
+            "skipped_samples": {reason.removeprefix("skipped_"): int(count) for reason, count in skipped.items()},
             "train_flops": flops * samples_seen,
             "train_loss": next((line["loss"] for line in reversed(logged) if "loss" in line), None),
             "val_loss": val_loss,

@@ -22,6 +22,7 @@ from arvis_scale.engine.heartbeat import recorded_status
 from arvis_scale.engine.logs.loss_window import LossWindow
 from arvis_scale.engine.logs.metrics_log import MetricsLog
 from arvis_scale.engine.logs.profiler import StepProfiler
+from arvis_scale.engine.logs.skipped_samples import SkippedSamples
 from arvis_scale.engine.logs.speed import Speedometer
 from arvis_scale.engine.parallel.activation_checkpointing import checkpoint_blocks
 from arvis_scale.engine.parallel.compilation import compile_engine
@@ -128,6 +129,7 @@ class Trainer:
         self.step = self.status.step = resumed["step"]
         self.train_seconds = own_seconds(self.folder, self.step, resumed["train_seconds"])
         self.window = LossWindow(resumed["window"] if self.processes.is_first else None)
+        self.skipped = SkippedSamples(resumed["skipped"] if self.processes.is_first else None)
         batches_skipped = rewind.batch + 1 - self.step if rewind else None
         self.guards.load(resumed["guards"], batches_skipped=batches_skipped)
         self.batches = train_batches(
@@ -179,6 +181,7 @@ class Trainer:
         self.watchdog.progress(self.step, "data")
         with self.speed.waiting_for_data():
             raw = next(self.batches)
+        self.skipped.count(raw)
         batch = {**self.prepare(raw), "step": torch.tensor(self.step, device=self.processes.device)}
         self.watchdog.progress(self.step, "compute")
         return batch
@@ -198,7 +201,7 @@ class Trainer:
         if self.engine.own_work is not None:
             speeds |= self.slowest.compare(self.engine.own_work.read())
         samples_seen = float(self.step * self.config.global_batch_size)
-        means = self.window.mean(self.processes)
+        means = {**self.window.mean(self.processes), **self.skipped.totals(self.processes)}
         self.log.scalars(self.step, {"samples_seen": samples_seen, **means, **course, **speeds})
         self.log.say(self.step, self.config.num_steps)
 
@@ -213,6 +216,7 @@ class Trainer:
             "step": self.step,
             "train_seconds": self.train_seconds,
             "window": self.window.state(self.processes),
+            "skipped": self.skipped.totals(self.processes),
             "guards": self.guards.state(),
         }
         self.checkpoints.save(self.engine.deepspeed, state)
@@ -230,6 +234,7 @@ class Trainer:
             flops=self.flops,
             val_loss=val_loss,
             seconds=self.train_seconds,
+            skipped=self.skipped.totals(self.processes),
         )
         self.log.finish(self.step, probes)
         self.status.state = "completed"
@@ -244,7 +249,7 @@ class Trainer:
         return StepProfiler(self.config.profile, self.folder.profile, rank=self.processes.rank, step=self.step)
 
 
-_BEGINNING: dict[str, Any] = {"step": 0, "train_seconds": 0.0, "window": {}, "guards": {}}
+_BEGINNING: dict[str, Any] = {"step": 0, "train_seconds": 0.0, "window": {}, "skipped": {}, "guards": {}}
 
 
 def start_engine(config: RunConfig, processes: Processes) -> tuple[dict[str, torch.Tensor], TrainEngine]:
