@@ -14,7 +14,8 @@ flip), until a float batch with ImageNet's statistics is there:
 and two ceilings decode the whole images and do nothing else. All take turns in one process with one thread; time is
 the processor time of the process, which other work on the machine hardly touches, and a ratio is the median over turns
 of the v1 pipeline's time / that one's. The photographs are parts of scikit-learn's two, `china` and `flower`, mirrored
-at their edges, quality 90, 4:2:0. Also printed: how near the fast views are to the exact ones. Writes JSON beside the table.
+at their edges, quality 90, 4:2:0. Also printed: how near the fast views are to the exact ones. Writes JSON beside the
+table.
 """
 
 from __future__ import annotations

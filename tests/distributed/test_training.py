@@ -1,11 +1,13 @@
 """A real DeepSpeed run leaves a complete folder, and after a kill and a signal ends as if undisturbed."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -69,3 +71,29 @@ def wait_for(condition, seconds=120):
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.05)
+
+
+def test_samples_that_cannot_be_used_are_counted_and_the_run_goes_on(tmp_path, digits, write_run, train_together):
+    shards = tmp_path / "shards"
+    shutil.copytree(digits, shards)
+    offsets = np.load(shards / "train.samples" / "offset.npy")
+    with open(shards / "train-000000.tar", "r+b") as tar:
+        for sample in (3, 500, 900):
+            tar.seek(int(offsets[sample]))
+            tar.write(b"no image")
+    changes = {
+        "objective": "xtra",
+        "preset": "pico",
+        "data.shards": str(shards),
+        "data.on_bad_sample": "skip",
+        "unique_images": None,
+        "samples_seen": 1000,
+        "global_batch_size": 100,
+        "micro_batch_size": 50,
+        "parallel.processes": 2,
+    }
+    train_together([write_run(tmp_path / "run", **changes)], 2)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    counts = [json.loads(line).get("skipped_not_an_image", 0) for line in lines if "lr" in line]
+    assert counts == sorted(counts) and counts[-1] == 3
+    assert RunFolder(tmp_path / "run").read_result()["skipped_samples"] == {"not_an_image": 3}
