@@ -4,8 +4,9 @@
     python benchmarks/data_scale.py --quick    # does it run at all
 
 Index: one of 10,000 shards x 10,000 samples is written to disk (its shards as sparse files), dropped from the page
-cache and opened as training opens it; the clock runs until the first sample is read, then until one at the end of a later epoch is. Every window of
-an epoch is then read in part, and the peak of the resident memory followed from tenth to tenth.
+cache and opened as training opens it; the clock runs until the first sample is read, then until one at the end of a
+later epoch is. Every window of an epoch is then read in part, and the peak of the resident memory followed from tenth
+to tenth.
 
 Order: shard sizes alone, no rows. Seconds until the samples of the first batch are known, until those of a batch in the
 tenth epoch are, and per batch of a stream; with all samples, and with half of those that are left when 1% is held out.

@@ -213,6 +213,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure all cases, print the table and write the JSON file, anew after each case."""
     arguments, console = parse_arguments(), Console(width=120)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)  # as every measuring process does, for the record
     now, rows = datetime.now(timezone.utc), []
     path = arguments.output or RESULTS / f"{now:%Y-%m-%d}-{platform.node()}-engine_overhead.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,9 @@
 
 Each row trains three steps in fresh processes on random images, through the engine that `arvis-scale train` uses. On a
 CPU its memory is the highest resident set of the fullest process, less what is resident once everything is imported and
-the processes have met; glibc is told to give memory back at once. On a GPU it is the allocator's highest. None of these
-sizes calibrated the plan: what it knows of a process beside its tensors (planning/calibration.json) was found with
-preset pico. Writes JSON beside the table.
+the processes have met; glibc is told to give memory back at once. On a GPU it is the allocator's highest. The plan's
+rules were worked out on the S/16 rows, which therefore prove little; igpt-S and B were only compared. What a process
+holds beside its tensors (planning/calibration.json) was found with preset pico. Writes JSON beside the table.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any
 
@@ -261,6 +262,8 @@ def start_engine(config: RunConfig, processes: Processes) -> tuple[dict[str, tor
     kind = PipelineEngine if config.parallel.strategy == "pipeline" else ZeroEngine
     engine = kind(objective, config, processes)
     compile_engine(engine.deepspeed, config)
+    del objective
+    gc.collect()  # a checkpointed block refers to itself, and those of other stages would stay until Python tidies up
     return masks, engine
 
 

@@ -72,6 +72,7 @@ def test_the_stream_depends_on_no_rank_or_worker(dataset: ShardedDataset, world_
     assert _equal(_joined(parts), _joined(_training(dataset)))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores, on purpose
 @pytest.mark.parametrize(("world_size", "num_workers"), [(1, 3), (2, 1), (7, 0)])
 def test_every_layout_sees_the_same_pixels_over_windows_and_epochs(
     dataset: ShardedDataset, world_size: int, num_workers: int

@@ -50,7 +50,7 @@ def deepspeed_config(config: RunConfig) -> dict[str, Any]:
         # Written always: DeepSpeed clips at 1.0 when the key is missing.
         gradient_clipping=config.optimizer.clip_grad_norm,
         bf16={"enabled": config.precision == "bf16"},
-        # Its own progress lines (ours are in metrics.jsonl), and its timer, which waits for the device every micro batch.
+        # Its own progress lines (ours are in metrics.jsonl). Its timer waits for the device at every micro batch.
         steps_per_print=10**9,
         timers={"throughput": {"enabled": False}},
     )
