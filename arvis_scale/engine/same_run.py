@@ -51,6 +51,11 @@ def check_same_images(images: Selection, folder: RunFolder) -> None:
             f"{folder.path} was begun on other images: {images.dataset.folder} has content hash "
             f"{images.dataset.content_hash[:12]}, then it was {before['hash'][:12]}; choose another output="
         )
+    if before is not None and before["subset"] != images.subset.hash:
+        raise ValueError(
+            f"{folder.path} was begun on another subset of its images: {images.subset.name} has hash "
+            f"{images.subset.hash[:12]}, then it was {before['subset'][:12]}; choose another output="
+        )
 
 
 def saved_config(folder: RunFolder) -> RunConfig:

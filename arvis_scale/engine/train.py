@@ -88,7 +88,8 @@ class Trainer:
         self.processes, self.status, self.preemption = processes, status, preemption
         if processes.is_first:
             save_config(config, folder.config)
-            data = {"name": images.dataset.name, "hash": images.dataset.content_hash}
+            dataset, subset = images.dataset, images.subset
+            data = {"name": dataset.name, "hash": dataset.content_hash, "subset": subset.hash}
             folder.write_environment(processes.world_size, processes.device.type, data)
         write_palette(config, images, processes)
         # Of a pipeline, the processes of the first stage alone read batches.

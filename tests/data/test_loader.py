@@ -82,7 +82,13 @@ def test_every_layout_sees_the_same_pixels_over_windows_and_epochs(
     def stream(**changes: int) -> list[dict[str, torch.Tensor]]:
         samples = ListedSamples(np.arange(len(split)), split.shard_sizes)
         order = SampleOrder(samples, seed=1, window_shards=2, epoch_multiple=14)
-        settings = {**SETTINGS, "global_batch_size": 14, "micro_batch_size": 1, "num_samples": 56, **changes}
+        settings: dict[str, Any] = {
+            **SETTINGS,
+            "global_batch_size": 14,
+            "micro_batch_size": 1,
+            "num_samples": 56,
+            **changes,
+        }
         return list(training_batches(split, order, **settings))
 
     ranks = range(world_size)
@@ -175,8 +181,8 @@ def test_skipped_samples_are_counted_and_replaced_alike_on_every_layout(
     spread = {**settings, "world_size": world_size, "num_workers": num_workers}
     ranks = [list(training_batches(split, order, **{**spread, "rank": rank})) for rank in range(world_size)]
     parts = [batch for batches in ranks for batch in batches]
-    reasons = [sum(batch.pop("bad_samples") for batch in batches) for batches in (alone, parts)]
-    assert torch.equal(*reasons)
+    reasons = [torch.stack([batch.pop("bad_samples") for batch in batches]).sum(0) for batches in (alone, parts)]
+    assert torch.equal(reasons[0], reasons[1])
     counts = dict(zip(REASONS, reasons[0].tolist(), strict=True))
     assert counts.pop("cut") >= 4 and set(counts.values()) == {0}  # two samples, two epochs
     assert _equal(_joined(alone), _joined(parts))
@@ -198,7 +204,7 @@ def test_skipped_evaluation_images_weigh_nothing(cut: tuple[ShardSplit, ShardSpl
     batches = list(evaluation_batches(cut[1], np.arange(8), **settings, on_bad_sample="skip"))
     weights = torch.cat([batch["weights"] for batch in batches]).tolist()
     assert weights == [0, 0, 1, 1, 1, 1, 1, 1]
-    assert sum(batch["bad_samples"] for batch in batches).tolist() == [
+    assert torch.stack([batch["bad_samples"] for batch in batches]).sum(0).tolist() == [
         2 if reason == "not_an_image" else 0 for reason in REASONS
     ]
     with pytest.raises(ValueError, match="not a JPEG"):
