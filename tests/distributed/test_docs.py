@@ -18,6 +18,7 @@ pytestmark = pytest.mark.processes
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = (
+    "plan.md",
     "shards.md",
     "train.md",
     "tensorboard.md",
