@@ -20,8 +20,9 @@ demo: install
 test: lint
 	$(BIN)/python -m pytest
 
+# A worker per core, each with one thread.
 test-unit: install
-	$(BIN)/python -m pytest -m 'not processes and not browser'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m 'not processes and not browser'
 
 lint: install
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from arvis_scale.config import OBJECTIVES
 pytestmark = pytest.mark.processes
 
 GOLDEN = Path(__file__).parent / "golden_curves"
-# Processors sum in different orders, and steps carry the differences on. At the curves' learning rate AVX-512, AVX2 and
+# Processors sum in different orders, and steps carry the differences on. At the curves' learning rate AVX-512 and
 # SSE kernels stay within 2e-6 of each other for all 300 steps; 1e-4 leaves room for processors that were not at hand.
 # (At 2e-3 D-iGPT, whose cosine loss is steep where a prediction is short, was 6e-2 apart by then.)
 BOUND_OF_ALL_STEPS = 1e-4
