@@ -98,7 +98,7 @@ def test_status_shows_every_run(study, arvis_scale):
 def slow_study(tmp_path, digits, environment):
     """A submission whose first run is under way; its second run waits in the same job."""
     base = {"schema_version": 1, "objective": "xtra", "preset": "nano", "image_size": 32, "patch_size": 8}
-    base |= {"global_batch_size": 64, "micro_batch_size": 64, "samples_seen": 64 * 150, "unique_images": 100}
+    base |= {"global_batch_size": 64, "micro_batch_size": 64, "samples_seen": 64 * 450, "unique_images": 100}
     base |= {"log": {"metrics_every": 1}, "checkpoints": {"every": 0}, "xtra": {"block_side": 2}}
     base |= {"data": {"shards": str(digits), "validation_images": 20}}
     (tmp_path / "mine.yaml").write_text(json.dumps(base))
@@ -107,7 +107,7 @@ def slow_study(tmp_path, digits, environment):
     submission = subprocess.Popen(
         command, cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
     )
-    folders = [RunFolder(tmp_path / "out" / "runs" / f"xtra-nano-u100-n9600-s{seed}") for seed in (0, 1)]
+    folders = [RunFolder(tmp_path / "out" / "runs" / f"xtra-nano-u100-n28800-s{seed}") for seed in (0, 1)]
     deadline = time.monotonic() + 60
     while not folders[0].metrics.exists() or not folders[0].metrics.read_text():
         assert time.monotonic() < deadline and submission.poll() is None
@@ -127,7 +127,7 @@ def test_ctrl_c_lets_runs_save_and_they_go_on_from_there(slow_study, arvis_scale
     first, second = [run.status() for run in runs]
     assert (first.state, first.reason, second.state) == ("preempted", "SIGTERM", "pending")
     assert (runs[0].checkpoints / f"step_{first.step:08d}").is_dir()
-    assert 0 < first.step < 150
+    assert 0 < first.step < 450
 
     # From elsewhere, and without the files that the study was first submitted with.
     (folder.parent / "mine.yaml").unlink()
