@@ -60,12 +60,6 @@ class Processes:
             dist.barrier(group=self.control)
 
 
-def launched_world_size() -> int | None:
-    """Return the number of processes that a launcher (torchrun, submitit) started, or None without a launcher."""
-    value = os.environ.get("WORLD_SIZE")
-    return int(value) if value is not None else None
-
-
 def join_processes() -> Processes:
     """Join the group named by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; without them this process is alone.
 

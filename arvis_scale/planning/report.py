@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.console import RenderableType
 from rich.table import Column, Table
 
-from arvis_scale.planning.plan import RunPlan, StrategyPlan, SweepPlan
+from arvis_scale.planning.plan import RunPlan, StrategyPlan
 from arvis_scale.planning.zero_memory import PARTS
 
 _GB = 1e9
@@ -28,26 +28,6 @@ def render_run(plan: RunPlan) -> Iterator[RenderableType]:
     yield (
         f"Step time: {plan.speed.fraction:.0%} of the device's peak ({plan.speed.source}); communication not included."
     )
-
-
-def render_sweep(plan: SweepPlan) -> Iterator[RenderableType]:
-    """Yield the tables of a sweep's plan."""
-    columns = [_number(name) for name in ("parameters", "memory GB", "disk GB", "device hours")]
-    table = Table(Column("run", no_wrap=True), "strategy", *columns)
-    for run in plan.runs:
-        peak = run.chosen.peak
-        table.add_row(
-            run.name,
-            run.strategy,
-            _count(run.params_total),
-            _gigabytes(peak.total) if peak else "refused",
-            _gigabytes(run.disk.kept),
-            _hours(run.device_hours),
-        )
-    table.add_section()
-    total = (_gigabytes(plan.peak_bytes), _gigabytes(plan.disk_bytes), _hours(plan.device_hours))
-    table.add_row(f"{len(plan.runs)} runs", "", "", *total)
-    yield table
 
 
 def _summary(plan: RunPlan) -> Table:
