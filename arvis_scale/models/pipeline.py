@@ -141,8 +141,13 @@ def part_of(module: nn.Module, names: Sequence[str]) -> Any:
     members = {**module._parameters, **module._buffers, **module._modules}
     assert kept.keys() <= members.keys(), f"{type(module).__name__} has no {sorted(kept.keys() - members.keys())}"
     part = nn.Module.__new__(type(module) if names else nn.Module)
-    # Hooks are kept in dictionaries, which the copy must not share.
-    part.__dict__ = {key: copy(value) if isinstance(value, dict) else value for key, value in vars(module).items()}
+    # Hooks are kept in dictionaries, which the copy must not share. A method bound to `module`, such as a checkpointed
+    # block's forward pass, would keep all of it in memory.
+    part.__dict__ = {
+        key: copy(value) if isinstance(value, dict) else value
+        for key, value in vars(module).items()
+        if getattr(value, "__self__", None) is not module
+    }
     part._parameters = {name: value for name, value in module._parameters.items() if name in kept}
     part._buffers = {name: value for name, value in module._buffers.items() if name in kept}
     part._modules = {

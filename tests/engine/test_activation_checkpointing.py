@@ -1,5 +1,7 @@
 """Activation checkpointing changes what is kept in memory and nothing else."""
 
+import gc
+import weakref
 from copy import deepcopy
 
 import pytest
@@ -19,11 +21,13 @@ TEACHER = {"teacher_grid": 4, "teacher_width": 12}
 
 @pytest.fixture(params=OBJECTIVES)
 def objective(request):
+    return build(request.param)
+
+
+def build(name):
     torch.manual_seed(0)
-    options = OPTIONS.get(request.param)
-    return build_objective(
-        request.param, preset="nano", image_size=16, patch_size=4, options=options, **TEACHER
-    ).train()
+    options = OPTIONS.get(name)
+    return build_objective(name, preset="nano", image_size=16, patch_size=4, options=options, **TEACHER).train()
 
 
 @pytest.fixture
@@ -103,3 +107,14 @@ def test_a_copy_computes_with_its_own_weights(objective, batch):
 def test_zero_leaves_every_block_alone(objective):
     checkpoint_blocks(objective, every=0)
     assert not any("forward" in vars(module) for module in objective.modules())
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_stage_of_a_pipeline_keeps_no_block_of_another_stage(name):
+    objective = build(name)
+    checkpoint_blocks(objective, every=1)
+    other_block = weakref.ref(objective.encoder.blocks[0])
+    last_layer = objective.pipeline_layers()[-1]
+    del objective
+    gc.collect()
+    assert other_block() is None, last_layer

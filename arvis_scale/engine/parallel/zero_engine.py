@@ -30,10 +30,19 @@ class ZeroEngine(TrainEngine):
         self.own_work = OwnWork()
         self._accumulation_steps = config.accumulation_steps
         self.deepspeed = start_deepspeed(objective, config)
+        if processes.world_size == 1:
+            self._average_over_no_one()
         if not self.deepspeed.zero_optimization():
-            # To average over one process, DeepSpeed would flatten all gradients and copy them back.
-            self.deepspeed.enable_backward_allreduce = processes.world_size > 1
             self._keep_grad_norm(config.optimizer.clip_grad_norm)
+
+    def _average_over_no_one(self) -> None:
+        """Leave out what DeepSpeed does to average over one process: it flattens all gradients and copies them back."""
+        stage = self.deepspeed.zero_optimization_stage()
+        if stage == 0:
+            self.deepspeed.enable_backward_allreduce = False
+        elif stage in (1, 2):  # in stage 3 the copy is what makes a share
+            self.deepspeed.optimizer.buffered_reduce_fallback = _nothing
+            self.deepspeed.optimizer.average_tensor = _nothing
 
     def _keep_grad_norm(self, clip_grad_norm: float) -> None:
         """Let the clipping of ZeRO-0, which DeepSpeed does and forgets, leave the norm where the other stages do."""
@@ -91,3 +100,7 @@ class ZeroEngine(TrainEngine):
         for name in encoder.state_dict().keys() - weights.keys():
             weights[name] = encoder.get_buffer(name).float().cpu().clone()
         return weights
+
+
+def _nothing(*arguments: object, **keywords: object) -> None:
+    pass
