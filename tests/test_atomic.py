@@ -1,5 +1,9 @@
 """Files are written whole or not at all."""
 
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from arvis_scale.atomic import read_json, whole_file, write_json, write_text
@@ -12,6 +16,20 @@ def test_failed_write_keeps_the_earlier_file_and_leaves_nothing_beside_it(tmp_pa
         raise RuntimeError("half way")
     assert (tmp_path / "a.txt").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_files_of_several_threads_are_as_readable_as_any_other(tmp_path):
+    """The mode of a process's new files is its own, whichever thread asks what it is."""
+    earlier, interval = os.umask(0o027), sys.getswitchinterval()
+    sys.setswitchinterval(1e-7)  # threads take turns in the middle of everything
+    try:
+        with ThreadPoolExecutor(8) as writers:
+            list(writers.map(lambda number: write_text(tmp_path / str(number), "text"), range(200)))
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(earlier)
+        sys.setswitchinterval(interval)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
 
 
 def test_json_round_trip(tmp_path):

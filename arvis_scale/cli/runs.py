@@ -1,4 +1,4 @@
-"""`arvis-scale train` and `probe`: one run."""
+"""`arvis-scale train`, `probe` and `finetune`: one run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def train(
 ) -> None:
     """Train one run; started again, it goes on from its last checkpoint.
 
-    Ends with 0 when completed, 2 on bad input, 65 when a guard stopped it, 70 when it hung, 75 when preempted: start it
-    again (docs/guards.md).
+    Ends with 0 when completed, 2 on bad input, 65 when a guard stopped it, 70 when it hung, 71 when out of memory, 75
+    when preempted: start it again (docs/guards.md).
 
     Example: `arvis-scale train digits objective=xtra name=first output=runs/first data.shards=shards/digits`
     """
@@ -33,7 +33,7 @@ def train(
     if status.state != "completed":
         lines.append(status.reason)
     elif probes := RunFolder(run.output).read_result()["probes"]:
-        lines.append(_probe_line(probes["linear"]))
+        lines += _probe_lines(probes)
     if is_first_process():
         console.print("\n".join(lines), markup=False)
     if status.state != "completed":
@@ -44,21 +44,43 @@ def train(
 def probe(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a completed run")],
     overrides: Overrides = None,
-    kind: Annotated[str, typer.Option(help="kind of probe: linear")] = "linear",
+    kind: Annotated[
+        str | None,
+        typer.Option(help="linear, attentive or knn [default: the run's probe_data.kinds]", show_default=False),
+    ] = None,
 ) -> None:
     """Measure a run's encoder on labelled images again.
 
-    Example: `arvis-scale probe runs/first probe_data.shards=shards/digits`
+    Example: `arvis-scale probe runs/first --kind attentive probe_data.shards=shards/digits`
     """
-    if kind != "linear":
-        raise ValueError(f"--kind {kind!r} is not known; one of linear")
     from arvis_scale.engine.result import probe_again
 
-    console.print(_probe_line(probe_again(run, overrides or [])["linear"]), markup=False)
+    kinds = [] if kind is None else [f"probe_data.kinds=[{kind}]"]
+    console.print("\n".join(_probe_lines(probe_again(run, [*(overrides or []), *kinds]))), markup=False)
 
 
-def _probe_line(result: dict[str, Any]) -> str:
+@app.command()
+def finetune(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a completed run")],
+    overrides: Overrides = None,
+) -> None:
+    """Train a run's encoder and a classifier together on labelled images, and measure them.
+
+    Example: `arvis-scale finetune runs/first finetune.epochs=50 probe_data.shards=shards/digits`
+    """
+    from arvis_scale.engine.finetune import FINETUNED_NAME, finetune_run
+
+    result = finetune_run(run, overrides or [])
+    console.print(f"{_accuracy_line('fine-tuned', result)}\nweights: {run / FINETUNED_NAME}", markup=False)
+
+
+def _probe_lines(probes: dict[str, Any]) -> list[str]:
+    """Return a line for each probe; those by layer are in result.json."""
+    return [_accuracy_line(f"{kind} probe", result) for kind, result in probes.items() if isinstance(result, dict)]
+
+
+def _accuracy_line(what: str, result: dict[str, Any]) -> str:
     return (
-        f"linear probe: accuracy {result['accuracy']:.4f} (95% interval {result['accuracy_low']:.4f} to "
+        f"{what}: accuracy {result['accuracy']:.4f} (95% interval {result['accuracy_low']:.4f} to "
         f"{result['accuracy_high']:.4f}) on {result['num_test']:,} images"
     )

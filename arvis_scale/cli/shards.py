@@ -78,7 +78,7 @@ def _columns(given: list[str]) -> dict[str, str]:
 
 @shards_app.command("check")
 def shards_check(
-    destination: Annotated[Path, typer.Argument(metavar="DST", help="folder written by build")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="folder written by build, or its URL")],
     quick: Annotated[bool, typer.Option("--quick", help="read the index and the sizes only")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write the report there too")] = None,
 ) -> None:
@@ -100,7 +100,7 @@ def shards_check(
 
 @shards_app.command("show")
 def shards_show(
-    destination: Annotated[Path, typer.Argument(metavar="DST", help="folder written by build")],
+    destination: Annotated[str, typer.Argument(metavar="DST", help="folder written by build, or its URL")],
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="contact sheet to write")] = None,
     split: Annotated[str, typer.Option(help="split that the contact sheet shows")] = "train",
     seed: Annotated[int, typer.Option(min=0, help="seed of the images shown")] = 0,

@@ -5,12 +5,13 @@ nearest neighbour, wrong types with the key and the value, contradictions (`RunC
 One file per section, each field's meaning and unit beside it; `run.RunConfig` holds them all.
 """
 
+from arvis_scale.config.building import ConfigBuilder, build_config, check_key
 from arvis_scale.config.checkpoints import CheckpointConfig
 from arvis_scale.config.data import DataConfig, ProbeDataConfig
 from arvis_scale.config.guards import GuardConfig
 from arvis_scale.config.hints import suggestion
+from arvis_scale.config.keys import flat_keys, leaves_of
 from arvis_scale.config.loading import (
-    build_config,
     load_config,
     load_yaml,
     parse_override,
@@ -28,6 +29,7 @@ __all__ = [
     "OBJECTIVES",
     "STRATEGIES",
     "CheckpointConfig",
+    "ConfigBuilder",
     "DataConfig",
     "GuardConfig",
     "LogConfig",
@@ -38,6 +40,9 @@ __all__ = [
     "RunConfig",
     "TeacherConfig",
     "build_config",
+    "check_key",
+    "flat_keys",
+    "leaves_of",
     "load_config",
     "load_yaml",
     "parse_override",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from arvis_scale.config.hints import one_of
 
@@ -19,6 +19,9 @@ class CheckpointConfig:
     keep_last: int = 2
     # Checkpoints kept for good: those whose step is a multiple of this; 0: none.
     keep_every: int = 0
+    # Further steps after which a checkpoint is written and kept for good, with its optimizer state whatever
+    # `keep_optimizer_state` says: where other runs branch from this one.
+    also_at: list[int] = field(default_factory=list)
     # Which of the kept checkpoints keep the optimizer's moments, half of their size or more; without them weights can
     # be read, but no run can go on from there. all: every one, finished run or not, so that a run can branch from any;
     # newest: the `keep_last` newest; until_finished: the same, and none once the run has completed.
@@ -41,4 +44,6 @@ class CheckpointConfig:
                 f"checkpoints.keep_every={self.keep_every} is not a multiple of checkpoints.every={self.every}, so "
                 f"some of those steps are never saved; change one"
             )
+        if any(step < 1 for step in self.also_at):
+            raise ValueError(f"checkpoints.also_at={self.also_at} must be steps, each at least 1")
         one_of("checkpoints.keep_optimizer_state", self.keep_optimizer_state, KEEP_OPTIMIZER_STATE)

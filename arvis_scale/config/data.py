@@ -9,6 +9,10 @@ from omegaconf import MISSING
 from arvis_scale.config.hints import one_of
 
 SUBSET_KINDS = ("uniform", "balanced", "long_tail")
+PROBE_KINDS = ("linear", "attentive", "knn")
+ADD_AN_INDEX = (
+    "write an index over the shards, which stay where they are: arvis-scale shards build SHARDS DST --index-only"
+)
 
 
 @dataclass
@@ -49,8 +53,15 @@ class MixPart:
 class DataConfig:
     """The images that the model is pretrained on."""
 
-    # Folder written by `arvis-scale shards build`; null where `mix` names several.
+    # Folder written by `arvis-scale shards build`, or its URL; null where `mix` names several.
     shards: str | None = None
+    # Whether `shards` names .tar files without an index (a folder, a path or address, a brace pattern of them), which
+    # webdataset's own pipeline streams, with weaker guarantees (docs/shards.md).
+    streaming: bool = False
+    # With `streaming`: folder with an index, whose `validation_split` gives the validation loss; null: there is none.
+    validation_shards: str | None = None
+    # With `streaming`: take `pipe:` addresses, which run shell commands, and shards with pickled members.
+    allow_unsafe_shards: bool = False
     # Several data sets instead of one: [{shards: FOLDER, weight: 3}, {shards: FOLDER, weight: 1}].
     mix: list[MixPart] = field(default_factory=list)
     # Split that is trained on.
@@ -94,6 +105,7 @@ class DataConfig:
         """Raise `ValueError`, naming key and value, for what no run could train with."""
         self.subset.validate()
         self._validate_mix()
+        self._validate_streaming()
         one_of("data.epoch_end", self.epoch_end, ("wrap", "drop"))
         one_of("data.on_bad_sample", self.on_bad_sample, ("raise", "skip"))
         one_of("data.decoding", self.decoding, ("fast", "exact"))
@@ -127,6 +139,23 @@ class DataConfig:
         if self.mix and self.epoch_end == "drop":
             raise ValueError("data.epoch_end=drop: the data sets of data.mix have no epochs in common; take wrap")
 
+    def _validate_streaming(self) -> None:
+        if not self.streaming:
+            for key in ("validation_shards", "allow_unsafe_shards"):
+                if getattr(self, key):
+                    raise ValueError(f"data.{key}={getattr(self, key)} is for data.streaming=true alone; leave it out")
+            return
+        if self.mix or self.subset != SubsetConfig() or self.epoch_end == "drop":
+            raise ValueError(
+                "data.streaming=true knows no samples by number, which data.mix, data.subset and data.epoch_end=drop "
+                f"ask for; {ADD_AN_INDEX}"
+            )
+        if self.validation_split is not None and self.validation_shards is None:
+            raise ValueError(
+                f"data.validation_split={self.validation_split}: a stream has no splits; name shards with an index as "
+                "data.validation_shards=FOLDER"
+            )
+
 
 @dataclass
 class ProbeDataConfig:
@@ -139,5 +168,17 @@ class ProbeDataConfig:
     test_split: str = "test"
     # At most this many images (a seeded choice, the same for all runs) fit the classifier; null: all of the split.
     train_images: int | None = None
-    # Probe after every layer, not only the last; iGPT's encoder, which is best in the middle, always is.
+    # Which probes: linear, attentive, knn (docs/probes.md). A study's curves are drawn from `linear`.
+    kinds: list[str] = field(default_factory=lambda: ["linear"])
+    # Probe (linear, knn) after every layer, not only the last; iGPT's encoder, which is best in the middle, always is.
     every_layer: bool = False
+    # Memory that the attentive probe may take for the tokens of its training images, in GiB; of more images they are
+    # computed anew in every epoch, 200 times in all.
+    token_memory_gib: float = 4.0
+
+    def validate(self) -> None:
+        """Raise `ValueError`, naming key and value, for what no probe could be made with."""
+        for kind in self.kinds:
+            one_of("probe_data.kinds", kind, PROBE_KINDS)
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
+            raise ValueError(f"probe_data.kinds={self.kinds} must name each probe once, and at least one")

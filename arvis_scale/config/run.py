@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from arvis_scale.config.checkpoints import CheckpointConfig
-from arvis_scale.config.data import DataConfig, ProbeDataConfig
+from arvis_scale.config.data import ADD_AN_INDEX, DataConfig, ProbeDataConfig
+from arvis_scale.config.finetune import FinetuneConfig
 from arvis_scale.config.guards import GuardConfig
 from arvis_scale.config.hints import PRECISIONS, one_of
 from arvis_scale.config.log import LogConfig, ProfileConfig
@@ -63,6 +64,8 @@ class RunConfig:
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    # Read by `arvis-scale finetune` alone.
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     # Options of each objective; only the section of `objective` is read.
     xtra: XtraOptions = field(default_factory=XtraOptions)
     aim: AimOptions = field(default_factory=AimOptions)
@@ -91,6 +94,7 @@ class RunConfig:
         one_of("precision", self.precision, PRECISIONS)
         for section in (
             self.data,
+            self.probe_data,
             self.optimizer,
             self.parallel,
             self.checkpoints,
@@ -98,6 +102,7 @@ class RunConfig:
             self.profile,
             self.guards,
             self.teacher,
+            self.finetune,
         ):
             section.validate()
         for key in ("global_batch_size", "micro_batch_size", "image_size", "patch_size"):
@@ -128,8 +133,25 @@ class RunConfig:
                 f"guards.loss_spike={self.guards.loss_spike} needs an update that can be left out, which "
                 "optimizer.name=muon cannot; set guards.loss_spike=null"
             )
+        self._validate_streaming()
         self.optimizer.validate_length(self.num_steps, self.global_batch_size)
         if self.unique_images is not None and self.unique_images < 1:
             raise ValueError(f"unique_images={self.unique_images} must be at least 1, or null for the whole split")
         if self.objective == "digpt" and self.teacher.is_missing:
             raise ValueError("objective=digpt needs teacher.checkpoint=FILE_OR_FOLDER, local weights (`weights fetch`)")
+
+    def _validate_streaming(self) -> None:
+        """Raise `ValueError` where a stream is to give what takes samples by number and in an exact order."""
+        asked = {
+            "unique_images": self.unique_images,
+            "parent": self.parent,
+            "teacher.tokens": self.teacher.tokens,
+            "objective": "igpt" if self.objective == "igpt" else None,  # its palette is of images by number
+            "guards.non_finite": "rewind" if self.guards.non_finite == "rewind" else None,
+            "guards.loss_spike": "rewind" if self.guards.loss_spike == "rewind" else None,
+        }
+        for key, value in asked.items():
+            if self.data.streaming and value is not None:
+                raise ValueError(
+                    f"data.streaming=true knows no samples by number, which {key}={value} asks for; {ADD_AN_INDEX}"
+                )

@@ -13,6 +13,7 @@ from arvis_scale.data.check_shard import DIGEST_BYTES, CheckedShard, check_conte
 from arvis_scale.data.concurrency import map_in_order
 from arvis_scale.data.index import UNLABELLED, DatasetIndex, SampleTable, ShardEntry, read_index, samples_folder
 from arvis_scale.data.remote import is_remote, size_of
+from arvis_scale.data.remote_index import index_folder
 
 # Called with the samples checked and their total.
 CheckProgress = Callable[[int, int], None]
@@ -20,12 +21,13 @@ CheckProgress = Callable[[int, int], None]
 _Tables = dict[str, SampleTable | None]
 
 
-def check_shards(folder: str | Path, *, quick: bool = False, progress: CheckProgress | None = None) -> CheckReport:
+def check_shards(address: str | Path, *, quick: bool = False, progress: CheckProgress | None = None) -> CheckReport:
     """Verify a shard folder completely, or with `quick` its index and the sizes only; never stop at the first damage.
 
-    Raises `ValueError` only when `folder` has no readable `index.json`, without which nothing can be checked.
+    `address`: the folder, or its URL. Raises `ValueError` only when it has no readable `index.json`, or on a server no
+    undamaged sample table, without which nothing can be checked.
     """
-    folder = Path(folder)
+    folder = index_folder(address)
     index = read_index(folder)
     problems: dict[str, list[Problem]] = {split: [] for split in index.splits}
     tables: _Tables = {}
@@ -49,7 +51,7 @@ def check_shards(folder: str | Path, *, quick: bool = False, progress: CheckProg
         elsewhere += _leaks(duplicates)
     splits = [_count(split, entries, problems[split]) for split, entries in index.splits.items()]
     everything = [*(problem for found in problems.values() for problem in found), *elsewhere]
-    return CheckReport(str(folder), index.content_hash, quick, splits, everything, duplicates)
+    return CheckReport(str(address), index.content_hash, quick, splits, everything, duplicates)
 
 
 def _count(split: str, entries: list[ShardEntry], problems: list[Problem]) -> SplitCount:

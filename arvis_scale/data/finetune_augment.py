@@ -8,13 +8,14 @@ this.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from timm.data.auto_augment import RandAugment, rand_augment_transform
@@ -24,6 +25,9 @@ from torch import Tensor
 
 from arvis_scale.data.keyed_random import keyed_seeds
 from arvis_scale.models.normalization import IMAGENET_MEAN
+
+# At magnitude 10 timm's posterizing keeps no bit of a color, which newer versions of Pillow refuse.
+MAX_MAGNITUDE = 10 - 1e-6
 
 
 class _Draw(IntEnum):
@@ -60,6 +64,14 @@ def rand_augment(image: Image.Image, sample_seed: int, policy: str = "rand-m9-ms
     """
     with _draws_from(sample_seed, _Draw.RAND_AUGMENT):
         return _rand_augment(policy, min(image.size))(image)
+
+
+def rand_augmented(
+    data: bytes, *, sample_seed: int, view: Callable[..., npt.NDArray[np.uint8]], policy: str
+) -> npt.NDArray[np.uint8]:
+    """Return what RandAugment makes of the view that `view(data, sample_seed=...)` gives, 3 x H x W uint8."""
+    pixels = np.ascontiguousarray(view(data, sample_seed=sample_seed).transpose(1, 2, 0))  # H x W x 3
+    return np.asarray(rand_augment(Image.fromarray(pixels), sample_seed, policy)).transpose(2, 0, 1)
 
 
 def erase(images: Tensor, sample_seeds: Tensor, probability: float = 0.25) -> Tensor:
@@ -102,7 +114,10 @@ def mix(images: Tensor, labels: Tensor, sample_seeds: Tensor, mixing: Mixing) ->
 @lru_cache
 def _rand_augment(policy: str, side: int) -> RandAugment:
     fill = tuple(round(255 * channel) for channel in IMAGENET_MEAN)
-    return rand_augment_transform(policy, {"translate_const": int(0.45 * side), "img_mean": fill})
+    options = {"translate_const": int(0.45 * side), "img_mean": fill}
+    if "mmax" not in policy:
+        options["magnitude_max"] = MAX_MAGNITUDE
+    return rand_augment_transform(policy, options)
 
 
 @contextmanager

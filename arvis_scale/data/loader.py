@@ -59,6 +59,7 @@ def training_batches(
     decoding: str = "exact",
     on_bad_sample: str = "raise",
     tokens: TeacherTokens | None = None,
+    rand_augment: str | None = None,
 ) -> Iterator[Batch]:
     """One rank's micro batches of stream positions `start_samples` up to `num_samples`, the end of the whole run.
 
@@ -66,6 +67,7 @@ def training_batches(
     world_size)` micro batches. A sample that cannot be read or decoded raises `BadSample`, or, under
     `on_bad_sample="skip"`, gives its place to another one, the same on any process and in any worker.
     With stored `tokens` the crops and flips are those of the stored views, and the batch carries what they read.
+    `rand_augment`: policy in timm's notation that each view goes through, for fine-tuning.
 
     Raises `ValueError` when micro batch times processes does not divide the global batch, and when start or end of
     the run are not at whole global batches.
@@ -74,7 +76,7 @@ def training_batches(
     for name, value in (("start_samples", start_samples), ("num_samples", num_samples)):
         if value % global_batch_size:
             raise ValueError(f"{name} {value} is not a multiple of global_batch_size {global_batch_size}")
-    view = partial(
+    view: Callable[..., npt.NDArray[np.uint8]] = partial(
         training_view,
         image_size=image_size,
         crop_scale=crop_scale,
@@ -82,6 +84,11 @@ def training_batches(
         horizontal_flip=horizontal_flip,
         decoding=decoding,
     )
+    if rand_augment is not None:
+        # Imported here: timm, which pretraining does without.
+        from arvis_scale.data.finetune_augment import rand_augmented
+
+        view = partial(rand_augmented, view=view, policy=rand_augment)
 
     def requests() -> Iterator[_Request]:
         for positions in micro_batch_positions(

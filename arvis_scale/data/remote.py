@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -19,7 +20,7 @@ COPY_BYTES = 8 * 1024**2
 REQUESTS_AT_ONCE = 16  # of one process; a training node has dozens
 TIMEOUT_SECONDS = 60.0
 NUM_RETRIES = 5
-RANGE_NOT_SATISFIABLE = 416  # HTTP status
+NOT_FOUND, RANGE_NOT_SATISFIABLE = 404, 416  # HTTP statuses
 
 
 def is_remote(address: str) -> bool:
@@ -184,6 +185,8 @@ def _os_error(error: Exception) -> OSError:
     status = getattr(error, "status", None)
     if status is None:
         return OSError(" ".join(str(error).split()) or type(error).__name__)
+    if status == NOT_FOUND:
+        return FileNotFoundError(errno.ENOENT, "HTTP status 404")
     refused = 400 <= status < 500 and status not in (408, 429)  # those two ask for patience
     return (_RefusedError if refused else OSError)(status, f"HTTP status {status}")
 

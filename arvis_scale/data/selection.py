@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from braceexpand import braceexpand
 
 from arvis_scale.config import DataConfig
 from arvis_scale.data.apportionment import apportion
@@ -18,6 +19,7 @@ from arvis_scale.data.mixing import MixedDataset, MixedOrder, MixedSplit
 from arvis_scale.data.order import Order, SampleOrder
 from arvis_scale.data.sample_sets import LISTED_LIMIT, ListedSamples, SampleSet
 from arvis_scale.data.shards import ShardedDataset, ShardSplit, Split, open_shards
+from arvis_scale.data.sources import source_name
 from arvis_scale.data.subsets import (
     all_samples,
     first_of,
@@ -25,6 +27,13 @@ from arvis_scale.data.subsets import (
     nested_subset,
     places_of_classes,
     samples_of_manifest,
+)
+from arvis_scale.data.webdataset_shards import list_shards
+
+EXACT_NOTE = "exact: a function of seed and subset, every image once in an epoch"
+STREAM_NOTE = (
+    "streamed without an index: the order depends on processes and workers, a pass need not see every image once, "
+    "a run that goes on begins the stream anew in another order, and a cut shard ends early without an error"
 )
 
 _logger = logging.getLogger(__name__)
@@ -36,7 +45,8 @@ class Subset:
 
     name: str
     hash: str
-    unique_images: int
+    # null: of a stream, not known.
+    unique_images: int | None
 
 
 @dataclass(frozen=True)
@@ -62,12 +72,18 @@ class _Part:
 class Selection:
     """The images of a run: of one data set, or of several that are mixed."""
 
+    # What the run folder says of the order that they are seen in.
+    order_note = EXACT_NOTE
+    # Number of different training images; None: of a stream, not known.
+    unique_images: int | None
+    dataset: ShardedDataset | MixedDataset | StreamedDataset
+
     def __init__(self, parts: Sequence[_Part], config: DataConfig) -> None:
         self._parts = parts
         self._config = config
         self._weights = [part.weight for part in parts]
         self.unique_images = sum(len(part.train) for part in parts)
-        self.dataset: ShardedDataset | MixedDataset = parts[0].dataset
+        self.dataset = parts[0].dataset
         self.train_split: Split = parts[0].train_split
         self.validation_split: Split = parts[0].validation_split
         self._train_firsts = validation_firsts = np.zeros(1, dtype=np.int64)
@@ -116,7 +132,7 @@ class Selection:
     def some_training_images(self) -> npt.NDArray[np.int64]:
         """Return numbers of training images: all, or four million of them; in no order, whatever the weights."""
         sizes = np.array([len(part.train) for part in self._parts])
-        counts = apportion(min(LISTED_LIMIT, self.unique_images), sizes.astype(np.float64), sizes)
+        counts = apportion(min(LISTED_LIMIT, int(sizes.sum())), sizes.astype(np.float64), sizes)
         return np.concatenate(
             [
                 first + _spread(part.train, count)
@@ -141,11 +157,59 @@ class Selection:
         return np.concatenate(chosen)
 
 
+@dataclass(frozen=True)
+class StreamedDataset:
+    """What names shards without an index: their addresses, none of which was read."""
+
+    name: str
+    folder: str
+    urls: Sequence[str]
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over the names of the shards, in hexadecimal; what is in them is not known."""
+        names = sorted(url.rsplit("/", 1)[-1] for url in self.urls)
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+class StreamedSelection(Selection):
+    """Training images that come as a stream, none of them by number, and maybe a split with an index to validate on."""
+
+    order_note = STREAM_NOTE
+    unique_images = None
+    dataset: StreamedDataset
+
+    def __init__(self, config: DataConfig) -> None:
+        """Raises `ValueError` when there are no shards, and for `pipe:` unless `data.allow_unsafe_shards`."""
+        assert config.shards is not None, "DataConfig.validate sees to it"
+        if config.shards.startswith("pipe:") and config.allow_unsafe_shards:
+            urls = list(braceexpand(config.shards))
+        else:
+            urls = [shard.file for shard in list_shards(config.shards) if shard.split == config.train_split]
+        if not urls:
+            raise ValueError(f"{config.shards} names no shard of split {config.train_split!r}; name others")
+        self.dataset = StreamedDataset(source_name(config.shards), config.shards, urls)
+        self.validation_indices = np.zeros(0, dtype=np.int64)
+        if config.validation_shards is not None:
+            self.validation_split = open_shards(config.validation_shards).split(config.validation_split or "test")
+            self.validation_indices = np.arange(len(self.validation_split))
+            if config.validation_images is not None and config.validation_images < len(self.validation_indices):
+                chosen = nested_subset(len(self.validation_split), config.validation_images, seed=config.subset_seed)
+                self.validation_indices = np.sort(chosen)
+
+    @property
+    def subset(self) -> Subset:
+        """All that the shards hold; how much that is nobody knows."""
+        return Subset(f"stream-of-{len(self.dataset.urls)}-shards", self.dataset.content_hash, None)
+
+
 def select_images(config: DataConfig, unique_images: int | None) -> Selection:
     """Open the shards and choose the images.
 
     Raises `ValueError` when a split is missing or `unique_images` exceeds what the train split offers.
     """
+    if config.streaming:
+        return StreamedSelection(config)
     if not config.mix:
         assert config.shards is not None, "DataConfig.validate sees to it"
         return Selection([_select(config, config.shards, unique_images, weight=1)], config)

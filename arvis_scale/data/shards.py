@@ -18,6 +18,7 @@ from arvis_scale.data.faults import BadSample, Reason
 from arvis_scale.data.index import UNLABELLED, SampleTable, ShardEntry, read_index, samples_folder
 from arvis_scale.data.open_files import OpenFiles
 from arvis_scale.data.remote import RemoteFiles, is_remote
+from arvis_scale.data.remote_index import index_folder
 from arvis_scale.data.retries import with_retries
 
 MAX_OPEN_SHARDS = 64
@@ -242,15 +243,14 @@ def open_shards(
     allow_damage: bool = False,
     max_open_shards: int = MAX_OPEN_SHARDS,
 ) -> ShardedDataset:
-    """Open a shard folder; raises `ValueError` in one line when it is not one.
+    """Open a shard folder, on a disk or by URL; raises `ValueError` in one line when it is not one.
 
     A read of a disk or server that fails is repeated up to `num_retries` times. A split with a shard that is missing
     or of another size is refused, unless `allow_damage` leaves it to the samples: those lost raise `BadSample`.
     Each process keeps at most `max_open_shards` shards of a split open.
     """
-    return ShardedDataset(
-        Path(path), num_retries=num_retries, allow_damage=allow_damage, max_open_shards=max_open_shards
-    )
+    folder = index_folder(path, num_retries)
+    return ShardedDataset(folder, num_retries=num_retries, allow_damage=allow_damage, max_open_shards=max_open_shards)
 
 
 def _size_problems(folder: Path, entries: list[ShardEntry]) -> Iterator[str]:

@@ -1,9 +1,7 @@
-"""Batches from shards without an index, through webdataset's own pipeline: for a look at data that others packed.
+"""Training batches from shards without an index, through webdataset's own pipeline (`data.streaming=true`).
 
-What is weaker than with an index: the order depends on processes and workers, there is no going on inside an epoch,
-processes may get different numbers of batches, and a damaged shard ends early without a word. So a training run reads
-an index (`arvis-scale shards build --index-only` writes one over shards that stay where they are), and here the samples
-that came are counted by shard.
+An endless stream: each pass takes the shards in a new order, gives every process and worker its share of them, and
+shuffles the samples in a buffer. What that cannot promise, `selection.STREAM_NOTE` says, in log and run folder.
 """
 
 from __future__ import annotations
@@ -13,111 +11,159 @@ import logging
 import random
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import webdataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from arvis_scale.config.data import ADD_AN_INDEX
 from arvis_scale.data.decode import UnreadableImageError
 from arvis_scale.data.faults import REASONS, BadSample
 from arvis_scale.data.index import UNLABELLED
+from arvis_scale.data.webdataset_shards import IMAGE_EXTENSIONS
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 PICKLED_EXTENSIONS = ("pyd", "pickle", "pkl", "pth", "pt")
-ADVICE = "write an index over the shards: arvis-scale shards build SHARDS DST --index-only"
+SHUFFLE_BUFFER = 1000  # samples of one worker, as encoded as they came
+# A worker whose share of the shards held nothing so many times in a row will not find anything.
+MAX_EMPTY_PASSES = 100
 
 Batch = dict[str, torch.Tensor]
 
 _logger = logging.getLogger(__name__)
 
 
-def stream_batches(
-    urls: Sequence[str],
-    view: Callable[..., npt.NDArray[np.uint8]],
-    *,
-    batch_size: int,
-    seed: int,
-    epoch: int = 0,
-    num_workers: int = 0,
-    shuffle_buffer: int = 1000,
-    on_bad_sample: str = "raise",
-    allow_unsafe_shards: bool = False,
-) -> Iterator[Batch]:
-    """Yield this process's batches of one epoch: `images`, `sample_seeds`, `labels` (-1 where `.cls` is no number).
-
-    `view(data, sample_seed=...)` makes 3 x H x W uint8 of an image file. Under `on_bad_sample="skip"` an image that
-    does not decode is left out, and the batch, smaller by it, carries `bad_samples`: counts by `faults.REASONS`. The
-    log says what is not guaranteed, and at the end how many samples came from how many shards.
-
-    Raises `BadSample`; `ValueError` for a shard that cannot be opened, and, unless `allow_unsafe_shards`, for an
-    address that runs a command and for pickled members (which are never unpickled).
-    """
-    for url in urls:
-        if url.startswith("pipe:") and not allow_unsafe_shards:
-            raise ValueError(f"{url} would run a command; give an address, or allow_unsafe_shards=True")
-    _logger.warning("streaming %d shards: no exact order, no resume, no known length; %s", len(urls), ADVICE)
-    dataset = webdataset.WebDataset(
-        list(urls),
-        shardshuffle=len(urls),
-        detshuffle=True,
-        seed=seed + epoch,
-        nodesplitter=webdataset.split_by_node,
-        empty_check=False,
-    )
-    dataset = dataset.shuffle(shuffle_buffer, rng=random.Random(seed + epoch))
-    dataset = dataset.compose(_Decoder(view, seed + epoch, on_bad_sample == "skip", allow_unsafe_shards))
-    dataset = dataset.batched(batch_size, collation_fn=_collate)
-    per_shard: Counter[str] = Counter()
-    generator = torch.Generator()  # else the loader would move the run's global one
-    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=num_workers, generator=generator)
-    for samples in loader:
-        if isinstance(samples, ValueError):
-            raise samples
-        batch, shards = samples
-        per_shard.update(shards)
-        yield batch
-    counts = [per_shard[url] for url in urls]
-    _logger.warning(
-        "%d samples came from %d shards, %d to %d from each", sum(counts), len(urls), min(counts), max(counts)
-    )
-
-
 @dataclass(frozen=True)
-class _Decoder:
-    """webdataset's samples -> (shard, view, seed, label), or (shard, reason) for one to leave out, or an error."""
+class Stream:
+    """What is streamed, and how: the same for all processes of a run."""
 
+    urls: Sequence[str]
+    # `view(data, sample_seed=...)` makes 3 x H x W uint8 of an image file.
     view: Callable[..., npt.NDArray[np.uint8]]
-    seed: int
-    skips: bool
-    allow_unsafe_shards: bool
+    # Another number gives another order and other crops: the run's seed and the step it goes on from.
+    seed: tuple[int, ...]
+    batch_size: int
+    skips: bool = False
+    allow_unsafe_shards: bool = False
 
-    def __call__(self, samples: Iterable[dict[str, Any]]) -> Iterator[Any]:
+
+def streamed_batches(
+    stream: Stream, *, rank: int, world_size: int, num_workers: int, num_batches: int
+) -> Iterator[Batch]:
+    """Yield `num_batches` micro batches of one process: `images`, `sample_seeds`, `labels` (-1: `.cls` is no number).
+
+    An image that does not decode raises `BadSample`; under `stream.skips` the next one takes its place, and the batch
+    carries `bad_samples`: counts by `faults.REASONS`. Fewer shards than `num_workers` a process leave workers out.
+
+    Raises `ValueError` for fewer shards than processes, for a shard that cannot be opened, for shards without an image,
+    and, unless `stream.allow_unsafe_shards`, for pickled members (which are never unpickled).
+    """
+    if len(stream.urls) < world_size:
+        raise ValueError(
+            f"data.streaming=true gives each of {world_size} processes shards of its own, and there are "
+            f"{len(stream.urls)}; take fewer processes, or {ADD_AN_INDEX}"
+        )
+    loader: DataLoader[Any] = DataLoader(
+        _Passes(stream, rank, world_size),
+        batch_size=None,
+        num_workers=min(num_workers, len(stream.urls) // world_size),
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else the loader would draw from, and so move, the run's global generator
+    )
+    for batch in islice(loader, num_batches):
+        if isinstance(batch, ValueError):
+            raise batch
+        yield batch
+
+
+class _Passes(IterableDataset[Any]):
+    """One pass after the other over this process's and worker's share of the shards, as batches; or an error."""
+
+    def __init__(self, stream: Stream, rank: int, world_size: int) -> None:
+        self._stream = stream
+        self._rank = rank
+        self._world_size = world_size
+
+    def __iter__(self) -> Iterator[Batch | ValueError]:
+        stream, views = self._stream, []
+        bad = np.zeros(len(REASONS), dtype=np.int64)
         try:
-            for sample in samples:
-                yield self._decode(sample)
+            for view in self._views(bad):
+                views.append(view)
+                if len(views) == stream.batch_size:
+                    yield _collate(views, bad.copy() if stream.skips else None)
+                    views = []
+                    bad[:] = 0
         except (tarfile.TarError, OSError, ValueError) as error:
             yield error if isinstance(error, ValueError) else _unreadable_shard(error)
 
-    def _decode(self, sample: dict[str, Any]) -> Any:
-        shard, key = sample["__url__"], sample["__key__"]
-        pickled = next((extension for extension in PICKLED_EXTENSIONS if extension in sample), None)
-        if pickled and not self.allow_unsafe_shards:
-            raise ValueError(f"{shard}: sample {key} has a pickled member .{pickled}")
-        data = next((sample[extension] for extension in IMAGE_EXTENSIONS if extension in sample), b"")
-        label = sample.get("cls", b"").strip()
-        digest = hashlib.sha256(f"{self.seed} {key}".encode()).digest()
-        sample_seed = int.from_bytes(digest[:8], "little") >> 1
-        try:
-            view = self.view(data, sample_seed=sample_seed)
-        except UnreadableImageError as error:
-            if not self.skips:
-                raise BadSample(shard, key, None, error.reason, f"does not decode ({error})", ADVICE) from error
-            return shard, error.reason
-        return shard, view, sample_seed, int(label) if label.isdigit() else UNLABELLED
+    def _views(self, bad: npt.NDArray[np.int64]) -> Iterator[_View]:
+        """Yield views for ever, counting what is skipped into `bad`."""
+        worker = get_worker_info()
+        share, shares = (worker.id, worker.num_workers) if worker else (0, 1)
+        num_empty = 0
+        for number in count():
+            draw = random.Random(repr((self._stream.seed, number)))
+            shards = list(self._stream.urls)
+            draw.shuffle(shards)
+            shards = shards[self._rank :: self._world_size][share::shares]
+            pipeline = webdataset.DataPipeline(
+                webdataset.SimpleShardList(shards),
+                webdataset.tarfile_to_samples(),
+                webdataset.shuffle(SHUFFLE_BUFFER, rng=draw),
+            )
+            per_shard: Counter[str] = Counter()
+            for sample in pipeline:
+                view = _decode(self._stream, sample, number, bad)
+                if view is not None:
+                    per_shard[sample["__url__"]] += 1
+                    yield view
+            _report(shards, per_shard)
+            num_empty = 0 if per_shard else num_empty + 1
+            if num_empty == MAX_EMPTY_PASSES or (num_empty and len(shards) == len(self._stream.urls)):
+                raise ValueError(f"{shards[0]}, and the other shards, hold no image that can be used; {ADD_AN_INDEX}")
+
+
+@dataclass(frozen=True)
+class _View:
+    pixels: npt.NDArray[np.uint8]
+    seed: int
+    label: int
+
+
+def _decode(stream: Stream, sample: dict[str, Any], number: int, bad: npt.NDArray[np.int64]) -> _View | None:
+    """Return the view of a sample in pass `number`, None for one to leave out."""
+    shard, key = sample["__url__"], sample["__key__"]
+    pickled = next((extension for extension in PICKLED_EXTENSIONS if extension in sample), None)
+    if pickled and not stream.allow_unsafe_shards:
+        raise ValueError(f"{shard}: sample {key} has a pickled member .{pickled}")
+    data = next((sample[extension] for extension in IMAGE_EXTENSIONS if extension in sample), b"")
+    label = sample.get("cls", b"").strip()
+    digest = hashlib.sha256(repr((stream.seed, number, shard, key)).encode()).digest()
+    seed = int.from_bytes(digest[:8], "little") >> 1
+    try:
+        return _View(stream.view(data, sample_seed=seed), seed, int(label) if label.isdigit() else UNLABELLED)
+    except UnreadableImageError as error:
+        if not stream.skips:
+            raise BadSample(shard, key, None, error.reason, f"does not decode ({error})", ADD_AN_INDEX) from error
+        bad[REASONS.index(error.reason)] += 1
+        return None
+
+
+def _report(shards: Sequence[str], per_shard: Counter[str]) -> None:
+    """Say what a pass found."""
+    counts = [per_shard[shard] for shard in shards]
+    _logger.info(
+        "a pass over %d shards: %d images, %d to %d of each", len(shards), sum(counts), min(counts), max(counts)
+    )
+    for shard in shards:
+        if not per_shard[shard]:
+            _logger.warning("%s gave no image: empty, cut or damaged", shard)
 
 
 def _unreadable_shard(error: tarfile.TarError | OSError) -> ValueError:
@@ -126,17 +172,10 @@ def _unreadable_shard(error: tarfile.TarError | OSError) -> ValueError:
     return ValueError(f"a shard cannot be read ({': '.join(parts)}); fetch it again or leave it out")
 
 
-def _collate(samples: list[Any]) -> Any:
-    """One batch and the shards of its samples, or the error among them."""
-    for sample in samples:
-        if isinstance(sample, ValueError):
-            return sample
-    views = [sample for sample in samples if len(sample) == 4]
-    bad = Counter(sample[1] for sample in samples if len(sample) == 2)
+def _collate(views: Sequence[_View], bad: npt.NDArray[np.int64] | None) -> Batch:
     batch = {
-        "images": torch.from_numpy(np.stack([view for _, view, _, _ in views])) if views else torch.empty(0),
-        "sample_seeds": torch.tensor([seed for _, _, seed, _ in views]),
-        "labels": torch.tensor([label for _, _, _, label in views]),
-        "bad_samples": torch.tensor([bad[reason] for reason in REASONS]),
+        "images": torch.from_numpy(np.stack([view.pixels for view in views])),  # B x 3 x H x W
+        "sample_seeds": torch.tensor([view.seed for view in views]),
+        "labels": torch.tensor([view.label for view in views]),
     }
-    return batch, [sample[0] for sample in views]
+    return batch if bad is None else {**batch, "bad_samples": torch.from_numpy(bad)}

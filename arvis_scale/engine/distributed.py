@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from arvis_scale.engine.addresses import LOOPBACK, bound_to
 from arvis_scale.engine.parallel.deepspeed_here import init_distributed
 from arvis_scale.engine.ports import free_port
 
@@ -99,9 +100,9 @@ def _control_group() -> dist.ProcessGroup:
 
 
 def _default_environment() -> None:
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": LOOPBACK}
     if "RANK" not in os.environ:
-        os.environ.update(alone)
+        os.environ.update({**bound_to(LOOPBACK), **os.environ, **alone})
         os.environ["MASTER_PORT"] = str(free_port())
     os.environ.setdefault("LOCAL_RANK", "0")
 

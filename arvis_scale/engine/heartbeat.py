@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from arvis_scale.engine.exit_status import COMPLETED, PREEMPTED, GuardError, exit_status_of
 from arvis_scale.engine.run_folder import STALE_AFTER_SECONDS, RunFolder, Status
@@ -25,9 +28,14 @@ def recorded_status(
     the failure, by whichever process fails first, and raised on.
     """
     ended = threading.Event()
+    began, earlier_seconds = time.monotonic(), status.device_seconds
+
+    def count_time() -> None:
+        status.device_seconds = earlier_seconds + (time.monotonic() - began) * status.num_devices
 
     def beat() -> None:
         while not ended.wait(interval):
+            count_time()
             try:
                 if not write_unless_failed(folder, status):
                     return
@@ -43,31 +51,46 @@ def recorded_status(
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         status.state = "preempted" if interrupted else "failed"
-        status.reason = "interrupted" if interrupted else _in_one_line(error)
-        status.exit_status = exit_status_of(error)
+        status.reason = "interrupted" if interrupted else in_one_line(error)
+        status.exit_status = PREEMPTED if interrupted else exit_status_of(error)
         _end(ended, thread)
+        count_time()
         write_unless_failed(folder, status)
         raise
     _end(ended, thread)
+    count_time()
     status.exit_status = PREEMPTED if status.state == "preempted" else COMPLETED
     if is_first:
         folder.write_status(status)
 
 
-def _in_one_line(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
+    """Return what an error says, after its kind."""
     kind = "" if isinstance(error, GuardError) else f"{type(error).__name__}: "  # its message says what it is
     return " ".join(f"{kind}{error}".split())
 
 
 def write_unless_failed(folder: RunFolder, status: Status) -> bool:
-    """Write `status`, unless another process of the attempt has failed first: what follows must not hide why."""
+    """Write `status`, unless another process of the attempt has failed first, or a later attempt has begun.
+
+    What follows the first failure must not hide why. Returns whether it was written.
+    """
     with open(folder.path / ".status.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # nobody writes between the look and the write
+        _lock_where_possible(lock)  # nobody writes between the look and the write
         on_disk = folder.status()
-        if on_disk.state == "failed" and on_disk.attempt == status.attempt:
+        if on_disk.attempt > status.attempt or (on_disk.state == "failed" and on_disk.attempt == status.attempt):
             return False
         folder.write_status(status)
         return True
+
+
+def _lock_where_possible(file: IO[str]) -> None:
+    """Lock `file` until it is closed; on a disk without locks a later failure may hide the first."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
 
 
 def _end(ended: threading.Event, thread: threading.Thread) -> None:

@@ -10,8 +10,9 @@ import time
 from types import FrameType
 
 from arvis_scale.config import RunConfig
+from arvis_scale.engine.addresses import LOOPBACK, bound_to
 from arvis_scale.engine.exit_status import FAILED
-from arvis_scale.engine.ports import free_port
+from arvis_scale.engine.ports import reserved_port
 from arvis_scale.engine.preemption import SIGNALS
 from arvis_scale.engine.run_folder import RunFolder, Status
 
@@ -45,11 +46,17 @@ def _run_processes(world_size: int, command: list[str]) -> tuple[int, signal.Sig
 
     Returns rank and signal of the process that failed first, where a signal from elsewhere ended it.
     """
+    with reserved_port() as port:
+        return _run_ranks(world_size, command, port)
+
+
+def _run_ranks(world_size: int, command: list[str], port: int) -> tuple[int, signal.Signals] | None:
     shared = {
+        **bound_to(LOOPBACK),
         **os.environ,
         "WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
+        "MASTER_ADDR": LOOPBACK,
+        "MASTER_PORT": str(port),
     }
     shared.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // world_size)))
     ranks = [

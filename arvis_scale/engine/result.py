@@ -31,7 +31,7 @@ def finish_run(
     processes: Processes,
     *,
     flops: float,
-    val_loss: float,
+    val_loss: float | None,
     seconds: float,
     skipped: dict[str, float],
 ) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def finish_run(
             **branch_entries(folder),
             "unique_images": images.unique_images if samples_seen else 0,
             "samples_seen": samples_seen,
-            "repetitions": samples_seen / images.unique_images,
+            "repetitions": None if images.unique_images is None else samples_seen / images.unique_images,
             "subset": asdict(images.subset) if samples_seen else None,
             "skipped_samples": {reason.removeprefix("skipped_"): int(count) for reason, count in skipped.items()},
             "train_flops": flops * samples_seen,
@@ -63,6 +63,7 @@ def finish_run(
             "wall_seconds": seconds,
             "device_seconds": seconds * processes.world_size,
             "world_size": processes.world_size,
+            "micro_batch_size": config.micro_batch_size,
             "strategy": config.parallel.strategy,
         },
     )
@@ -78,7 +79,7 @@ def probe_run(config: RunConfig, device: torch.device) -> dict[str, Any]:
 def probe_again(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Probe a completed run once more, put the outcome into its result.json and return it.
 
-    `overrides`: `key=value` changes of `probe_data`.
+    `overrides`: `key=value` changes of `probe_data`. What probes of other kinds found on the same images is kept.
     """
     folder = RunFolder(path)
     if not folder.encoder.is_file() or not folder.result.is_file():
@@ -92,7 +93,14 @@ def probe_again(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     probes = probe_run(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if not probes:
         raise ValueError(f"{folder.config} names no probe_data.shards; give probe_data.shards=SHARDS")
-    write_json(folder.result, {**folder.read_result(), "probe_data": _identity(config)["probe_data"], "probes": probes})
+    before, probe_data = folder.read_result(), _identity(config)["probe_data"]
+    same_images = before["probe_data"] == probe_data
+    kept = {
+        name: result
+        for name, result in before["probes"].items()
+        if same_images and name.removesuffix("_by_layer") not in probes
+    }
+    write_json(folder.result, {**before, "probe_data": probe_data, "probes": {**kept, **probes}})
     return probes
 
 
@@ -119,6 +127,7 @@ def write_raw_pixel_reference(config: RunConfig) -> None:
             "wall_seconds": 0.0,
             "device_seconds": 0.0,
             "world_size": 1,
+            "micro_batch_size": None,
             "strategy": None,
         },
     )
@@ -150,6 +159,7 @@ def write_imported_result(config: RunConfig, weights: Mapping[str, Tensor], sour
             "wall_seconds": None,
             "device_seconds": None,
             "world_size": None,
+            "micro_batch_size": None,
             "strategy": None,
         },
     )

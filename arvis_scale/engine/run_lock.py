@@ -1,29 +1,211 @@
-"""At most one living run per folder."""
+"""At most one living run per folder, on every file system and over all nodes: a lease that its holder keeps renewing.
+
+Locks of the operating system are not enough on a cluster: many network disks do not carry them to other nodes. A lease
+is a file RUN/lease/NUMBER.json whose number was not there before; creating it is the one step that every file system
+does for one caller alone. The highest number holds the run. A holder that finds a higher one (it stood still for so
+long that it was taken for dead) ends its process at once.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import json
+import logging
+import os
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from arvis_scale.engine.distributed import Processes
-from arvis_scale.engine.run_folder import RunFolder
+import psutil
+
+from arvis_scale.atomic import write_json
+from arvis_scale.engine import batch_job
+from arvis_scale.engine.exit_status import FAILED
+from arvis_scale.engine.run_folder import STALE_AFTER_SECONDS, RunFolder
+
+if TYPE_CHECKING:  # torch comes with it, which whoever only looks at a lease does not need
+    from arvis_scale.engine.distributed import Processes
+
+SCHEMA_VERSION = 1
+# Written by the holder so often; clocks of nodes may differ by the rest of the time until it is stale.
+_RENEWED_EVERY_SECONDS = STALE_AFTER_SECONDS / 4
+_POLL_SECONDS = 0.5
+# A process's start is known from the clock, which may have been set since.
+_CLOCK_SECONDS = 5.0
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lease, by all that tells whether it still lives."""
+
+    # Host, boot and space of process numbers, so that the number means the same process to whoever compares.
+    machine: str
+    pid: int
+    started: float
+    # See `engine.batch_job`.
+    job: str
+    restart: int
+
+    @classmethod
+    def here(cls) -> Holder:
+        """Return this process."""
+        process = psutil.Process()
+        return cls(_machine(), process.pid, process.create_time(), batch_job.job_id(), batch_job.restart())
+
+    def is_gone(self) -> bool:
+        """Return whether the process is dead for certain: no such process here, or of an earlier start of this job."""
+        if self.job and self.job == batch_job.job_id() and self.restart < batch_job.restart():
+            return True  # Slurm starts a job again when all of its processes have ended
+        if self.machine != _machine():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            is_another = abs(process.create_time() - self.started) > _CLOCK_SECONDS
+            return is_another or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A file of a lease as it was read."""
+
+    number: int
+    # None: claimed this moment, its holder not yet written.
+    holder: Holder | None
+    # Seconds since the epoch by the holder's clock.
+    renewed: float
+    is_released: bool = False
+
+    def is_over(self) -> bool:
+        """Return whether the run may be taken: released, not renewed for too long, or its holder dead for certain."""
+        stale = time.time() - self.renewed > STALE_AFTER_SECONDS
+        return self.is_released or stale or (self.holder is not None and self.holder.is_gone())
 
 
 @contextmanager
 def exclusive(folder: RunFolder, processes: Processes) -> Iterator[None]:
-    """Hold the run folder for the body, from the first process; the lock dies with it.
+    """Hold the run folder for the body, from the first process of the run.
 
-    Raises `ValueError` on every process when another run of the same folder is alive.
+    Waits for a lease that nobody renews to become stale, at most `STALE_AFTER_SECONDS`. Raises `ValueError` on every
+    process when another run of the same folder is alive.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with open(folder.path / ".lock", "a") as lock:
-        taken = False
-        if processes.is_first:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                taken = True
-        if processes.any(taken):
-            raise ValueError(f"{folder.path} is being trained by another process; wait, or choose another output=")
+    held = _take(folder) if processes.is_first else None
+    if processes.any(processes.is_first and held is None):
+        raise ValueError(f"{folder.path} is being trained by another process; wait, or choose another output=")
+    if held is None:
         yield
+        return
+    with _renewed(folder, held):
+        yield
+
+
+def is_leased(folder: RunFolder) -> bool:
+    """Return whether a process holds the run folder that may be alive."""
+    lease = _newest(folder)
+    return lease is not None and not lease.is_over()
+
+
+def _take(folder: RunFolder) -> Lease | None:
+    """Return a new lease, or None when somebody else has it and lives."""
+    seen: Lease | None = None
+    while True:
+        newest = _newest(folder)
+        if newest is None or newest.is_over():
+            if (mine := _claim(folder, newest.number + 1 if newest else 1)) is not None:
+                return mine
+            continue  # somebody was faster: look at theirs
+        if newest.holder is not None and newest.holder.machine == _machine():
+            return None
+        if seen is not None and newest.holder is not None and newest != seen:
+            return None  # renewed, so alive
+        seen = newest if newest.holder is not None else None
+        time.sleep(_POLL_SECONDS)
+
+
+def _claim(folder: RunFolder, number: int) -> Lease | None:
+    """Create the lease of `number`; None when there is one of that number, or has been a higher one."""
+    path = _path(folder, number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return None
+    lease = Lease(number, Holder.here(), time.time())
+    _write(folder, lease)
+    if _numbers(folder)[-1] != number:  # it had come and gone, and this was a place left of it
+        path.unlink()
+        return None
+    for earlier in _numbers(folder)[:-1]:
+        _path(folder, earlier).unlink(missing_ok=True)
+    return lease
+
+
+@contextmanager
+def _renewed(folder: RunFolder, lease: Lease) -> Iterator[None]:
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(_RENEWED_EVERY_SECONDS):
+            try:
+                if _numbers(folder)[-1] > lease.number:
+                    _logger.error("%s was taken over by another process, as this one stood still", folder.path)
+                    os._exit(FAILED)  # at once: nothing more may be written
+                _write(folder, replace(lease, renewed=time.time()))
+            except OSError as error:  # a network disk that hiccups
+                _logger.warning("lease of %s not renewed: %s", folder.path, error)
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        try:
+            _write(folder, replace(lease, renewed=time.time(), is_released=True))
+        except OSError as error:  # what ended the body matters more; the lease goes stale
+            _logger.warning("lease of %s not released: %s", folder.path, error)
+
+
+def _newest(folder: RunFolder) -> Lease | None:
+    while numbers := _numbers(folder):
+        path = _path(folder, numbers[-1])
+        try:
+            text, modified = path.read_text(encoding="utf-8"), path.stat().st_mtime
+        except FileNotFoundError:  # it has made room for its successor
+            continue
+        if not text:
+            return Lease(numbers[-1], None, modified)
+        values = json.loads(text)
+        return Lease(values["number"], Holder(**values["holder"]), values["renewed"], values["is_released"])
+    return None
+
+
+def _write(folder: RunFolder, lease: Lease) -> None:
+    write_json(_path(folder, lease.number), {"schema_version": SCHEMA_VERSION, **asdict(lease)})
+
+
+def _numbers(folder: RunFolder) -> list[int]:
+    return sorted(int(path.stem) for path in folder.lease.glob("[0-9]*.json"))
+
+
+def _path(folder: RunFolder, number: int) -> Path:
+    return folder.lease / f"{number:06d}.json"
+
+
+def _machine() -> str:
+    """Return what tells this machine from others, and from itself before it was started again."""
+    boot, numbers = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    return " ".join(
+        [
+            socket.gethostname(),
+            boot.read_text(encoding="utf-8").strip() if boot.exists() else "",
+            str(numbers.readlink()) if numbers.is_symlink() else "",
+        ]
+    )

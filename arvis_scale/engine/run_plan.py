@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from itertools import pairwise
@@ -38,21 +38,33 @@ def plan_run(config: RunConfig, device: str | None = None) -> RunPlan:
 
     Raises `ValueError` for a run that cannot be trained.
     """
-    return _Planner(config, device or device_here()).plan()
+    return _Planner(config, device or device_here()).plan(STRATEGIES)
 
 
-def plan_runs(configs: Iterable[RunConfig], device: str | None = None) -> SweepPlan:
-    """Return the plans of the runs of a sweep and their sums. Runs that differ in their data alone are planned once."""
+def plan_runs(configs: Iterable[RunConfig], device: str | None = None, *, with_memory: bool = True) -> SweepPlan:
+    """Return the plans of the runs of a sweep and their sums.
+
+    Runs that differ in their data, their length or their rates are planned once. Memory takes seconds per model, and a
+    plan without it has no `strategies`.
+    """
     done: dict[str, RunPlan] = {}
     plans = []
     for config in configs:
-        key = repr(replace(config, name="", output="", seed=0, unique_images=None, samples_seen=1))
+        key = _shape_of(config)
         if key not in done:
-            done[key] = plan_run(config, device)
+            done[key] = _Planner(config, device or device_here()).plan(STRATEGIES if with_memory else ())
         plan = done[key]
         disk = _disk(config, encoder=plan.params_encoder, total=plan.params_total)
         plans.append(replace(plan, name=config.name, num_steps=config.num_steps, disk=disk))
     return SweepPlan.of(plans)
+
+
+def _shape_of(config: RunConfig) -> str:
+    """Return all that the cost of one step and its memory depend on."""
+    sizes = (config.image_size, config.patch_size, config.global_batch_size, config.micro_batch_size)
+    options = getattr(config, config.objective)
+    model = f"{config.objective} {config.preset} {options} {config.teacher}"
+    return f"{model} {sizes} {config.precision} {config.parallel} {config.optimizer.name}"
 
 
 class _Planner:
@@ -76,7 +88,7 @@ class _Planner:
         with torch.device("meta"):
             self.objective = self._build()
 
-    def plan(self) -> RunPlan:
+    def plan(self, strategies: Sequence[str]) -> RunPlan:
         config, total = self.config, total_cost(self.costs)
         speed, step_seconds = self._step_seconds()
         return RunPlan(
@@ -95,7 +107,7 @@ class _Planner:
             params_teacher=self.teacher.params,
             flops_per_image=total.train_flops,
             teacher_flops_per_image=self.teacher.forward_flops,
-            strategies=[self._strategy(strategy) for strategy in STRATEGIES],
+            strategies=[self._strategy(strategy) for strategy in strategies],
             speed=speed,
             step_seconds=step_seconds,
             disk=_disk(config, encoder=self.costs["encoder"].params, total=total.params),
@@ -221,6 +233,7 @@ def _disk(config: RunConfig, *, encoder: int, total: int) -> Disk:
         "newest": (newest, numbered),
         "until_finished": (0, numbered + newest),
     }[kept.keep_optimizer_state]
+    full += sum(step < config.num_steps for step in kept.also_at)
     copy = (moments + masters) / config.data_parallel_size + module
     return Disk(
         checkpoint=whole,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from arvis_scale.atomic import read_json
-from arvis_scale.config import RunConfig, build_config, load_yaml
+from arvis_scale.config import ConfigBuilder, RunConfig, leaves_of, load_yaml
 from arvis_scale.data.selection import Selection
 from arvis_scale.engine.run_folder import SCHEMA_VERSION, RunFolder
 
 # What may change between two starts of the same run: how it is spread, where its files are, what it prints and is
-# probed on, not what it computes. Shards may move; that they are the same is checked by their content.
+# probed on, not what it computes. Shards may move; that they are the same is checked by their content. A branch trains
+# as it would alone, so that its parent may move too.
 FREE_KEYS = (
     "name",
     "output",
+    "parent",
     "micro_batch_size",
     "parallel.",
     "checkpoints.",
@@ -22,6 +25,7 @@ FREE_KEYS = (
     "log.",
     "profile.",
     "probe_data.",
+    "finetune.",
     "data.shards",
     "data.mix",
     "data.num_workers",
@@ -60,24 +64,29 @@ def check_same_images(images: Selection, folder: RunFolder) -> None:
 
 def saved_config(folder: RunFolder) -> RunConfig:
     """Read a run's config.yaml."""
-    return build_config(load_yaml(folder.config), {}, str(folder.config))
+    return _builder().build(load_yaml(folder.config), str(folder.config))
+
+
+@cache
+def _builder() -> ConfigBuilder:
+    return ConfigBuilder({})  # one for all, since the runs of a study have most of their values in common
+
+
+def lasting(config: RunConfig, folder: RunFolder) -> RunConfig:
+    """Return `config` as config.yaml is to keep it for a run that goes on.
+
+    How long this start may take, what it prints and what it profiles are asked of this start alone.
+    """
+    saved = saved_config(folder)
+    guards = replace(config.guards, time_limit_minutes=saved.guards.time_limit_minutes)
+    return replace(config, log=saved.log, profile=saved.profile, guards=guards)
 
 
 def differences(before: RunConfig, now: RunConfig) -> list[tuple[str, Any, Any]]:
     """Return the keys whose values differ, with both, but for the free ones."""
-    earlier = _leaves(asdict(before))
+    earlier = leaves_of(before)
     return [
-        (key, earlier.get(key), value)
-        for key, value in _leaves(asdict(now)).items()
-        if not key.startswith(FREE_KEYS) and value != earlier.get(key)
+        (key, earlier[key], value)
+        for key, value in leaves_of(now).items()
+        if not key.startswith(FREE_KEYS) and value != earlier[key]
     ]
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            leaves.update(_leaves(value, f"{prefix}{key}."))
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,11 @@ from arvis_scale.config import RunConfig
 from arvis_scale.data.loader import evaluation_batches, training_batches
 from arvis_scale.data.order import SampleOrder
 from arvis_scale.data.palette import load_palette, palette_of_images, save_palette
-from arvis_scale.data.selection import Selection
+from arvis_scale.data.selection import Selection, StreamedSelection
+from arvis_scale.data.streaming import Stream, streamed_batches
 from arvis_scale.data.token_manifest import TRAIN, VALIDATION
 from arvis_scale.data.token_records import decode
+from arvis_scale.data.views import training_view
 from arvis_scale.engine.checkpointing.files import checkpoints_newest_first
 from arvis_scale.engine.distributed import Processes
 from arvis_scale.engine.run_folder import RunFolder
@@ -187,8 +190,10 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Return the micro batches of data-parallel rank `rank` from optimizer step `start_step` to the last.
 
-    Step i reads global batch `i + batches_skipped`, both counted from 0.
+    Step i reads global batch `i + batches_skipped`, both counted from 0. A stream begins anew instead.
     """
+    if isinstance(images, StreamedSelection):
+        return _streamed_batches(config, images, rank=rank, start_step=start_step)
     order = images.order(config.seed, config.global_batch_size)
     if rank == 0 and isinstance(order, SampleOrder) and order.num_dropped:
         _logger.info(
@@ -210,8 +215,32 @@ def train_batches(
     )
 
 
+def _streamed_batches(config: RunConfig, images: StreamedSelection, *, rank: int, start_step: int) -> Iterator[Batch]:
+    if rank == 0:
+        _logger.warning("%s", images.order_note)
+    views = training_views(config)
+    num_workers, skips = views.pop("num_workers"), views.pop("on_bad_sample") == "skip"
+    stream = Stream(
+        images.dataset.urls,
+        partial(training_view, **views),
+        (config.seed, start_step),
+        config.micro_batch_size,
+        skips=skips,
+        allow_unsafe_shards=config.data.allow_unsafe_shards,
+    )
+    return streamed_batches(
+        stream,
+        rank=rank,
+        world_size=config.data_parallel_size,
+        num_workers=num_workers,
+        num_batches=(config.num_steps - start_step) * config.accumulation_steps,
+    )
+
+
 def validation_batches(config: RunConfig, images: Selection, *, rank: int) -> Iterator[Batch]:
-    """Return data-parallel rank `rank`'s share of the validation images."""
+    """Return data-parallel rank `rank`'s share of the validation images; a stream may have none."""
+    if isinstance(images, StreamedSelection) and len(images.validation_indices) == 0:
+        return iter(())
     return evaluation_batches(
         images.validation_split,
         images.validation_indices,

@@ -85,7 +85,7 @@ def load_tokenization(
     path = recipe_path(config)
     values = load_yaml(path)
     given = {key: value for key, value in _UNNEEDED.items() if key not in values}
-    fixed = {"data.shards": str(shards), "teacher.tokens": None}
+    fixed = {"data.shards": str(shards), "data.streaming": False, "teacher.tokens": None}
     run = build_config(values, {**given, **dict(map(parse_override, overrides)), **fixed}, str(path))
     return plan_tokenization(run, views=views, precision=precision, folder=folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from arvis_scale.config import RunConfig, save_config
 from arvis_scale.data.selection import Selection
 from arvis_scale.engine.checkpointing.branching import own_seconds
 from arvis_scale.engine.checkpointing.checkpoints import Checkpoints
+from arvis_scale.engine.checkpointing.files import newest_step
 from arvis_scale.engine.checkpointing.pruning import prune_finished_run
 from arvis_scale.engine.checks import check_run
 from arvis_scale.engine.distributed import Processes, join_processes
@@ -25,6 +27,7 @@ from arvis_scale.engine.logs.metrics_log import MetricsLog
 from arvis_scale.engine.logs.profiler import StepProfiler
 from arvis_scale.engine.logs.skipped_samples import SkippedSamples
 from arvis_scale.engine.logs.speed import Speedometer
+from arvis_scale.engine.out_of_memory import fitted
 from arvis_scale.engine.parallel.activation_checkpointing import checkpoint_blocks
 from arvis_scale.engine.parallel.compilation import compile_engine
 from arvis_scale.engine.parallel.pipeline_engine import PipelineEngine
@@ -34,6 +37,7 @@ from arvis_scale.engine.preemption import PreemptionFlag, TimeLimit
 from arvis_scale.engine.result import finish_run
 from arvis_scale.engine.run_folder import RunFolder, Status
 from arvis_scale.engine.run_lock import exclusive
+from arvis_scale.engine.same_run import lasting
 from arvis_scale.engine.setup import (
     Preparation,
     flops_per_sample,
@@ -62,8 +66,12 @@ def train(config: RunConfig) -> Status:
     processes = join_processes()
     _check_world_size(config, processes)
     with exclusive(folder, processes):
-        status = folder.status().next_attempt(config.num_steps)
-        processes.barrier()  # all have read the attempt before one writes the next
+        # Of one process: the others' disks may lag behind.
+        before, begun_from = processes.tell_all((folder.status(), newest_step(folder.checkpoints)))
+        if before.state == "completed":  # by the process that held the folder until now
+            return before
+        status = before.next_attempt(config.num_steps, num_devices=processes.world_size, begun_from=begun_from)
+        config = fitted(config, status.out_of_memory_at)
         limit = TimeLimit(config.guards.time_limit_minutes)
         with recorded_status(folder, status, is_first=processes.is_first), PreemptionFlag(limit) as preemption:
             Trainer(config, folder, images, processes, status, preemption).train()
@@ -87,9 +95,10 @@ class Trainer:
         self.config, self.folder, self.images = config, folder, images
         self.processes, self.status, self.preemption = processes, status, preemption
         if processes.is_first:
-            save_config(config, folder.config)
+            save_config(lasting(config, folder) if status.begun_from else config, folder.config)
             dataset, subset = images.dataset, images.subset
             data = {"name": dataset.name, "hash": dataset.content_hash, "subset": subset.hash}
+            data["order"] = images.order_note
             folder.write_environment(processes.world_size, processes.device.type, data)
         write_palette(config, images, processes)
         # Of a pipeline, the processes of the first stage alone read batches.
@@ -156,7 +165,7 @@ class Trainer:
             self.guards.end_step(self.step)
             is_logged = is_due(self.step, config.log.metrics_every, num_steps)
             is_validated = is_due(self.step, config.log.validate_every, num_steps)
-            is_saved = is_due(self.step, config.checkpoints.every, num_steps)
+            is_saved = is_due(self.step, config.checkpoints.every, num_steps) or self.step in config.checkpoints.also_at
             if torch.cuda.is_available() and (is_logged or is_validated or is_saved):
                 torch.cuda.synchronize()  # steps may still be under way, whose time is theirs, not the pause's
             seconds = time.perf_counter() - started
@@ -205,9 +214,12 @@ class Trainer:
         samples_seen = float(self.step * self.config.global_batch_size)
         means = {**self.window.mean(self.processes), **self.skipped.totals(self.processes)}
         self.log.scalars(self.step, {"samples_seen": samples_seen, **means, **course, **speeds})
+        loss = means.get("loss", math.nan)
+        self.status.loss = loss if math.isfinite(loss) else None
+        self.status.samples_per_second = speeds["images_per_second"]
         self.log.say(self.step, self.config.num_steps)
 
-    def _validate(self) -> float:
+    def _validate(self) -> float | None:
         batches = validation_batches(self.config, self.images, rank=self.engine.data_rank)
         watched = self.watchdog.over(batches, self.step, "validation")
         return validate(self.engine, watched, self.prepare, self.processes, self.log, self.step)

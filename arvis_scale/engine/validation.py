@@ -19,8 +19,10 @@ def validate(
     processes: Processes,
     log: MetricsLog,
     step: int,
-) -> float:
+) -> float | None:
     """Return the mean loss over all images of all processes' `batches`, every image weighed once, and log it.
+
+    None where there are none.
 
     All processes bring the same number of batches (ZeRO-3 gathers parameters in every forward pass); images that only
     fill up a batch carry weight 0.
@@ -37,6 +39,8 @@ def validate(
         if number == 0:
             pictures = engine.pictures(batch)
     total, count = processes.sum([total, count])
+    if not count:
+        return None
     val_loss = total / count
     log.scalars(step, {"val_loss": val_loss})
     log.images(step, pictures)

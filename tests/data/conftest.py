@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from arvis_scale.data import retries
 from arvis_scale.data.build import build_shards
 from arvis_scale.data.index import UNLABELLED, DatasetIndex, SampleTable, ShardEntry, samples_folder
 from arvis_scale.data.shards import ShardedDataset, open_shards
@@ -99,3 +104,45 @@ def write_shards(write_tar: Callable[..., list[tuple[int, int]]]) -> Callable[..
         return folder
 
     return write
+
+
+class _RangeHandler(SimpleHTTPRequestHandler):
+    """Serves the files of a folder, whole or in ranges."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        body = content[int(asked[1]) : int(asked[2]) + 1 if asked[2] else None] if asked else content
+        self.send_response(200 if asked is None else 206 if body else 416)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], str]]:
+    """Starter of an HTTP server of a folder that knows ranges; gives its address. Failed requests come again soon."""
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.001)
+    started = []
+
+    def start(folder: Path) -> str:
+        http = ThreadingHTTPServer(("127.0.0.1", 0), partial(_RangeHandler, directory=str(folder)))
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        started.append((http, thread))
+        return f"http://127.0.0.1:{http.server_port}"
+
+    yield start
+    for http, thread in started:
+        http.shutdown()
+        http.server_close()
+        thread.join()

@@ -35,6 +35,11 @@ def test_rand_augment_is_a_function_of_the_seed() -> None:
     assert len(set(seen)) > 10
 
 
+def test_rand_augment_takes_every_draw() -> None:
+    for seed in range(300):  # several reach the largest magnitude
+        assert rand_augment(_photo(), seed, "rand-m10-mstd0.5-inc1").size == (32, 32)
+
+
 def test_the_global_generators_are_left_alone() -> None:
     before = _global_states()
     rand_augment(_photo(), 0)

@@ -9,8 +9,8 @@ from arvis_scale.data.build import build_shards
 from arvis_scale.engine.checkpointing.branching import branch_entries, take_branch_point
 from arvis_scale.engine.checkpointing.files import checkpoint_path, find_damage
 from arvis_scale.engine.checkpointing.manifest import Layout, Manifest, describe, write_manifest
-from arvis_scale.engine.checks import check_run
-from arvis_scale.engine.run_folder import RunFolder
+from arvis_scale.engine.checks import RunChecks, check_run
+from arvis_scale.engine.run_folder import RunFolder, Status
 
 STABLE = {
     "objective": "xtra",
@@ -122,6 +122,50 @@ def test_what_cannot_be_branched_from_is_refused_in_one_line(parent, config_of, 
     with pytest.raises(ValueError, match=message) as refusal:
         check_run(config_of("branch", **changes))
     assert "\n" not in str(refusal.value)
+
+
+def test_a_parent_to_come_is_not_asked_for_yet(parent, config_of, tmp_path):
+    shutil.rmtree(parent.output)
+    branch = config_of("branch", parent=parent.output, **SHORT)
+    RunChecks().check(branch, is_parent_to_come=True)
+    with pytest.raises(ValueError, match="is no run folder"):
+        check_run(branch)
+
+
+def test_a_branch_may_find_its_parent_elsewhere(parent, config_of, tmp_path):
+    """It trains as it would alone, so that only what has been begun counts."""
+    branch = config_of("branch", parent=parent.output, **SHORT)
+    take_branch_point(branch)
+    save_config(branch, RunFolder(branch.output).config)
+    shutil.move(parent.output, tmp_path / "moved")
+    check_run(config_of("branch", parent=str(tmp_path / "moved"), **SHORT))
+
+
+def test_a_completed_run_needs_no_optimizer_state(parent):
+    """A study that is submitted again checks it too, although nothing of it is started."""
+    shutil.rmtree(RunFolder(parent.output).checkpoints)
+    write_checkpoint(parent, 40, has_optimizer_state=False)
+    with pytest.raises(ValueError, match="holds weights alone"):
+        check_run(parent)
+    RunFolder(parent.output).write_status(Status("completed"))
+    check_run(parent)
+
+
+def test_runs_checked_together_are_refused_as_they_are_alone(parent, config_of):
+    checks = RunChecks()
+    checks.check(config_of("one"))
+    for changes, message in (
+        ({"unique_images": 10**9}, "unique_images is 1,000,000,000"),
+        ({"data.shards": "nowhere"}, "nowhere"),
+        ({"parallel.deepspeed": {"optimizer": {}}}, "parallel.deepspeed.optimizer"),
+        ({"initial_weights": "nowhere"}, "initial_weights=nowhere"),
+        ({"probe_data.shards": "nowhere"}, "nowhere"),
+        ({"output": parent.output, "seed": 3}, "holds another run: seed was 0, now 3"),
+    ):
+        for _ in range(2):
+            with pytest.raises(ValueError, match=message):
+                checks.check(config_of("two", **changes))
+    checks.check(config_of("three"))
 
 
 def test_a_checkpoint_without_optimizer_state_is_no_beginning(parent, config_of):

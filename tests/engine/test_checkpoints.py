@@ -136,6 +136,19 @@ def test_newest_and_every_mth_are_kept(start, tmp_path, policy, with_optimizer_s
     assert len(left) == (0 if policy == "until_finished" else len(with_optimizer_state))
 
 
+@pytest.mark.parametrize("policy", ["all", "newest", "until_finished"])
+def test_where_others_branch_is_kept_with_optimizer_state(start, tmp_path, policy):
+    with start(keep_last=1, keep_every=4, keep_optimizer_state=policy, also_at=[3, 6]) as checkpoints:
+        for step in range(1, 8):
+            checkpoints.save(Engine(), {"step": step})
+    folder = tmp_path / "checkpoints"
+    prune_finished_run(folder, CheckpointConfig(keep_optimizer_state=policy, also_at=[3, 6]))
+    assert [int(name[-8:]) for name in names(tmp_path)] == [3, 4, 6, 7]
+    manifests = [read_manifest(path) for path in folder.glob("step_*")]
+    with_state = {manifest.step for manifest in manifests if manifest.has_optimizer_state}
+    assert with_state == {"all": {3, 4, 6, 7}, "newest": {3, 6, 7}, "until_finished": {3, 6}}[policy]
+
+
 def test_a_later_checkpoint_that_was_damaged_does_not_crowd_out_the_one_just_written(start, tmp_path):
     engine = Engine()
     with start(keep_last=1) as checkpoints:

@@ -34,10 +34,14 @@ def start(folder, step):
 
 def shown(folder):
     """Return what TensorBoard's own reader finds: entries by tag, tags without entries left out."""
-    accumulator = EventAccumulator(str(folder.tensorboard))
+    return {**entries(folder.tensorboard), **entries(folder.tensorboard_images)}
+
+
+def entries(events):
+    accumulator = EventAccumulator(str(events))
     accumulator.Reload()
-    entries = {tag: accumulator.Tensors(tag) for tag in accumulator.Tags()["tensors"]}
-    return {tag: found for tag, found in entries.items() if found}
+    found = {tag: accumulator.Tensors(tag) for tag in accumulator.Tags()["tensors"]}
+    return {tag: points for tag, points in found.items() if points}
 
 
 def points(folder, tag):
@@ -94,6 +98,15 @@ def test_the_last_step_s_validation_is_done_again_and_stands_once(folder):
     assert read_metrics(folder.metrics) == [{"step": NUM_STEPS, "loss": 1.0}, {"step": NUM_STEPS, "val_loss": 0.5}]
     assert points(folder, "loss/loss") == [(NUM_STEPS, 1.0)]
     assert points(folder, "loss/val_loss") == [(NUM_STEPS, 0.5)]
+
+
+def test_pictures_have_a_folder_of_their_own(folder, config):
+    with start(folder, 0) as log:
+        log.begin(config, unique_images=7, images=PICTURE)
+        log.scalars(1, {"loss": 1.0})
+    assert entries(folder.tensorboard_images).keys() == {"pictures/attention_mask/raster"}
+    assert entries(folder.tensorboard).keys() >= {"loss/loss", "config/text_summary"}
+    assert "pictures/attention_mask/raster" not in entries(folder.tensorboard)
 
 
 def test_what_the_run_is_is_shown_at_its_first_start_alone(folder, config):

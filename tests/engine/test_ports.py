@@ -2,7 +2,9 @@
 
 import socket
 
-from arvis_scale.engine.ports import free_port
+from torch.distributed import TCPStore
+
+from arvis_scale.engine.ports import free_port, reserved_port
 
 
 def test_port_can_be_listened_on_and_lies_below_those_of_outgoing_connections():
@@ -21,3 +23,14 @@ def test_a_taken_port_is_not_given(monkeypatch):
         draws = iter([taken, 20_123])
         monkeypatch.setattr("random.SystemRandom.randint", lambda self, low, high: next(draws))
         assert free_port() == 20_123
+
+
+def test_a_reserved_port_is_given_to_no_other_and_who_knows_it_can_listen_on_it(monkeypatch):
+    with reserved_port() as port:
+        draws = iter([port, 20_124])
+        monkeypatch.setattr("random.SystemRandom.randint", lambda self, low, high: next(draws))
+        with reserved_port() as other:
+            assert other == 20_124
+        store = TCPStore("127.0.0.1", port, 1, is_master=True)  # as torch's processes meet
+        store.set("key", "value")
+        assert store.get("key") == b"value"

@@ -1,11 +1,12 @@
 """A status survives what a crash leaves behind."""
 
+import json
 import time
 
 import pytest
 
 from arvis_scale.engine.heartbeat import recorded_status
-from arvis_scale.engine.run_folder import STALE_AFTER_SECONDS, RunFolder, Status
+from arvis_scale.engine.run_folder import MAX_ENDS, STALE_AFTER_SECONDS, RunFolder, Status
 
 
 def test_folder_without_status_is_pending(tmp_path):
@@ -54,3 +55,43 @@ def test_the_heartbeat_of_a_process_that_hangs_leaves_the_failure_of_another(tmp
         time.sleep(0.1)
         assert folder.status().reason == "MemoryError: the cause"
         first.state = "failed"  # as it would be when the hanging process is killed at last
+
+
+def test_a_status_of_before_it_knew_of_jobs_is_read(tmp_path):
+    folder = RunFolder(tmp_path)
+    old = {"state": "failed", "attempt": 2, "step": 3, "num_steps": 5, "heartbeat": 1.0, "host": "a", "reason": "why"}
+    folder.status_file.write_text(json.dumps({**old, "exit_status": 1, "schema_version": 1}))
+    begun = folder.status().next_attempt(num_steps=5)
+    folder.write_status(begun)
+    status = folder.status()
+    assert (status.attempt, status.last_reason) == (3, "why")
+    assert [(end.attempt, end.state, end.step) for end in status.ends] == [(2, "failed", 3)]
+
+
+def test_device_seconds_are_those_of_all_devices_in_all_starts(tmp_path):
+    folder = RunFolder(tmp_path)
+    for _ in range(2):
+        status = folder.status().next_attempt(num_steps=5, num_devices=4)
+        with recorded_status(folder, status, is_first=True):
+            time.sleep(0.05)
+            status.state = "preempted"
+    assert folder.status().device_seconds >= 2 * 4 * 0.05
+
+
+def test_a_process_of_an_earlier_start_does_not_speak_for_a_later_one(tmp_path):
+    folder = RunFolder(tmp_path)
+    earlier = folder.status().next_attempt(num_steps=5)
+    folder.write_status(earlier)
+    folder.write_status(folder.status().next_attempt(num_steps=5))
+    with pytest.raises(RuntimeError), recorded_status(folder, earlier, is_first=False):
+        raise RuntimeError("connection closed by peer")
+    assert (folder.status().state, folder.status().attempt) == ("running", 2)
+
+
+def test_only_the_last_ends_are_kept(tmp_path):
+    status = Status("pending")
+    for _ in range(MAX_ENDS + 5):
+        status = status.next_attempt(num_steps=5)
+        status.state = "preempted"
+    assert len(status.ends) == MAX_ENDS
+    assert status.ends[-1].attempt == MAX_ENDS + 4

@@ -1,39 +1,154 @@
-"""Two processes never train into one folder."""
+"""Two copies of a run never hold its folder, on one machine or several; of a dead one it is taken over."""
 
+import inspect
+import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
-from arvis_scale.engine.distributed import join_processes, leave_processes
-from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.engine.run_lock import exclusive
+from arvis_scale.engine import run_lock
+from arvis_scale.engine.run_folder import STALE_AFTER_SECONDS, RunFolder
+from arvis_scale.engine.run_lock import exclusive, is_leased
 
-HOLD = """
-import fcntl, sys, time
-lock = open(sys.argv[1], "a")
-fcntl.flock(lock, fcntl.LOCK_EX)
-print("held", flush=True)
-time.sleep(60)
+
+class Alone:
+    """What `exclusive` asks of a group of one process, without the seconds that torch takes."""
+
+    is_first = True
+
+    def any(self, flag):
+        return flag
+
+
+alone = Alone()
+HOLD = f"""
+import sys, time
+from arvis_scale.engine import run_lock
+from arvis_scale.engine.run_folder import RunFolder
+{inspect.getsource(Alone)}
+run_lock._RENEWED_EVERY_SECONDS = 0.1
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with run_lock.exclusive(RunFolder(sys.argv[1]), Alone()):
+        print("held", flush=True)
+        time.sleep(60)
+except ValueError as error:
+    print(error, flush=True)
 """
 
 
 @pytest.fixture
-def alone():
-    yield join_processes()
-    leave_processes()
+def holders(tmp_path):
+    """Return a function that starts processes which all try to hold the folder at the same moment."""
+    started = []
+
+    def start(number):
+        command = [sys.executable, "-c", HOLD, str(tmp_path)]
+        processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(number)
+        ]
+        started.extend(processes)
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        return processes
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
-def test_second_process_is_refused_until_the_first_is_gone(tmp_path, alone):
+def write_lease(folder, number=1, *, age=0.0, **changes):
+    """Write a lease as another machine's process would, `age` seconds ago."""
+    holder = {"machine": "elsewhere", "pid": os.getpid(), "started": 0.0, "job": "", "restart": 0, **changes}
+    lease = {"schema_version": 1, "number": number, "holder": holder, "renewed": time.time() - age}
+    folder.lease.mkdir(parents=True, exist_ok=True)
+    (folder.lease / f"{number:06d}.json").write_text(json.dumps({**lease, "is_released": False}))
+
+
+def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path, holders):
+    (holder,) = holders(1)
+    assert holder.stdout.readline() == "held\n"
     folder = RunFolder(tmp_path)
-    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / ".lock")], stdout=subprocess.PIPE)
-    try:
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(ValueError, match="being trained by another process"), exclusive(folder, alone):
-            pass
-    finally:
-        other.kill()
-        other.wait()
-        other.stdout.close()
-    with exclusive(folder, alone):
+    assert is_leased(folder)
+    with pytest.raises(ValueError, match="being trained by another process"), exclusive(folder, alone):
         pass
+    holder.kill()
+    while psutil.Process(holder.pid).status() != psutil.STATUS_ZOMBIE:  # nobody has asked for its status yet
+        time.sleep(0.01)
+    with exclusive(folder, alone):
+        assert is_leased(folder)
+    assert not is_leased(folder)
+
+
+def test_of_several_that_find_a_dead_lease_one_gets_the_folder(tmp_path, holders):
+    write_lease(RunFolder(tmp_path), age=STALE_AFTER_SECONDS + 1)
+    said = [process.stdout.readline() for process in holders(4)]
+    assert sorted(line == "held\n" for line in said) == [False, False, False, True]
+
+
+def test_a_holder_elsewhere_that_renews_its_lease_keeps_it(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    write_lease(folder, age=60.0)
+    monkeypatch.setattr(time, "sleep", lambda seconds: write_lease(folder))  # it renews while we wait
+    with pytest.raises(ValueError, match="being trained by another process"), exclusive(folder, alone):
+        pass
+
+
+def test_a_holder_elsewhere_that_does_not_is_waited_for_until_it_is_stale(tmp_path):
+    folder = RunFolder(tmp_path)
+    write_lease(folder, age=STALE_AFTER_SECONDS - 1.0)
+    began = time.monotonic()
+    with exclusive(folder, alone):
+        assert time.monotonic() - began > 0.9
+
+
+def test_a_claim_that_was_never_signed_is_waited_for_too(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.lease.mkdir()
+    claim = folder.lease / "000007.json"
+    claim.touch()
+    assert is_leased(folder)
+    long_ago = time.time() - STALE_AFTER_SECONDS - 1
+    os.utime(claim, (long_ago, long_ago))
+    with exclusive(folder, alone):
+        assert [path.name for path in folder.lease.iterdir()] == ["000008.json"]
+
+
+@pytest.mark.parametrize(
+    ("job", "restart", "is_gone"), [("7_1", 1, True), ("7_1", 2, False), ("7_2", 1, False), ("", 0, False)]
+)
+def test_an_earlier_start_of_the_same_slurm_job_is_dead_for_certain(tmp_path, monkeypatch, job, restart, is_gone):
+    for name, value in {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "1", "JOB_ID": "8", "RESTART_COUNT": "2"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    folder = RunFolder(tmp_path)
+    write_lease(folder, job=job, restart=restart)
+    assert is_leased(folder) is not is_gone
+
+
+def test_a_process_number_that_was_given_to_another_process_holds_nothing(tmp_path):
+    folder = RunFolder(tmp_path)
+    write_lease(folder, machine=run_lock._machine(), started=1.0)  # this test's own number, which began later
+    assert not is_leased(folder)
+
+
+def test_a_holder_that_was_taken_for_dead_ends_before_it_writes_more(tmp_path, holders):
+    (holder,) = holders(1)
+    assert holder.stdout.readline() == "held\n"
+    holder.send_signal(signal.SIGSTOP)
+    folder = RunFolder(tmp_path)
+    lease = json.loads((folder.lease / "000001.json").read_text())
+    (folder.lease / "000001.json").write_text(json.dumps({**lease, "renewed": 0.0}))
+    with exclusive(folder, alone):
+        holder.send_signal(signal.SIGCONT)
+        assert holder.wait(10) == 1
+        assert [path.name for path in folder.lease.iterdir()] == ["000002.json"]

@@ -81,3 +81,11 @@ def test_a_sweep_is_the_sum_of_its_runs() -> None:
     assert sweep.device_hours == pytest.approx(sum(plan.device_hours or 0 for plan in alone))
     assert sweep.disk_bytes == pytest.approx(sum(plan.disk.kept for plan in alone))
     assert sweep.peak_bytes == max(plan.chosen.peak.total for plan in alone if plan.chosen.peak)
+    quick = plan_runs(runs, "h200", with_memory=False)
+    assert (quick.device_hours, quick.disk_bytes, quick.peak_bytes) == (sweep.device_hours, sweep.disk_bytes, 0)
+
+
+def test_checkpoints_to_branch_from_are_on_the_disk_too() -> None:
+    plain = plan_run(config(), "h200").disk
+    branched = plan_run(config(**{"checkpoints.also_at": [10, 20]}), "h200").disk
+    assert branched.kept == plain.kept + 2 * plain.checkpoint

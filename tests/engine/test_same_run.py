@@ -1,14 +1,16 @@
-"""A run goes on with the images it was begun on, whatever file names them."""
+"""A run goes on as it was begun: on the same images, whatever file names them."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from arvis_scale.config import DataConfig
+from arvis_scale.config import DataConfig, build_config, load_config, load_yaml, recipe_path, save_config
 from arvis_scale.config.data import SubsetConfig
 from arvis_scale.data.build import build_shards
 from arvis_scale.data.selection import select_images
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.engine.same_run import check_same_images
+from arvis_scale.engine.same_run import check_same_images, lasting
 
 
 def test_an_edited_list_of_keys_is_another_run(tmp_path):
@@ -26,3 +28,13 @@ def test_an_edited_list_of_keys_is_another_run(tmp_path):
     manifest.write_text("\n".join(keys[1:20]))
     with pytest.raises(ValueError, match="another subset of its images"):
         check_same_images(select_images(config, None), folder)
+
+
+def test_what_is_asked_of_one_start_does_not_stay_in_the_runs_configuration(tmp_path):
+    folder = RunFolder(tmp_path)
+    keys = {"name": "one", "output": str(tmp_path), "data.shards": "nowhere", "objective": "xtra"}
+    begun = build_config(load_yaml(recipe_path("digits")), keys, "test")
+    save_config(begun, folder.config)
+    once = ["guards.time_limit_minutes=5", "log.metrics_every=1", "profile.steps=3", "guards.watchdog_minutes=3"]
+    now = load_config(str(folder.config), once)
+    assert lasting(now, folder) == replace(begun, guards=replace(begun.guards, watchdog_minutes=3.0))

@@ -53,5 +53,5 @@ def test_overfitting_is_held_back_by_the_chosen_penalty():
     features = generator.normal(size=(1120, 200)).astype(np.float32)
     features[:, 0] += 1.5 * labels
     result = linear_probe(features[:120], labels[:120], features[120:], labels[120:])
-    assert result.l2 > 1e-5
+    assert result.chosen["l2"] > 1e-5
     assert result.accuracy > 0.6

@@ -84,6 +84,11 @@ def take_branch_point(config: RunConfig) -> Path | None:
     raise ValueError(_no_checkpoint(config, before))
 
 
+def last_shared_step(config: RunConfig, parent: RunConfig) -> int:
+    """Return the last step at which both runs have the constant learning rate, or still warm up."""
+    return min(run.optimizer.cooldown_start(run.num_steps) for run in (config, parent))
+
+
 def branch_entries(folder: RunFolder) -> dict[str, Any]:
     """Return what result.json says of a run's parent: `parent` (name, path) and `branched_at_step`, or two nulls."""
     if not folder.branch.is_file():
@@ -97,16 +102,11 @@ def own_seconds(folder: RunFolder, step: int, seconds: float) -> float:
     return 0.0 if step == branch_entries(folder)["branched_at_step"] else seconds
 
 
-def _last_step(config: RunConfig, parent: RunConfig) -> int:
-    """Return the last step at which both runs have the constant learning rate, or still warm up."""
-    return min(run.optimizer.cooldown_start(run.num_steps) for run in (config, parent))
-
-
 def _candidates(config: RunConfig, parent: RunConfig) -> Iterator[Path]:
     """Yield the parent's checkpoints that the run could begin with, newest first; their content is not verified."""
     assert config.parent is not None
     for path in checkpoints_newest_first(RunFolder(config.parent).checkpoints):
-        if step_of(path) <= _last_step(config, parent) and _has_optimizer_state(path):
+        if step_of(path) <= last_shared_step(config, parent) and _has_optimizer_state(path):
             yield path
 
 
@@ -120,10 +120,11 @@ def _has_optimizer_state(checkpoint: Path) -> bool:
 def _no_checkpoint(config: RunConfig, parent: RunConfig) -> str:
     assert config.parent is not None
     steps = [str(step_of(path)) for path in checkpoints_newest_first(RunFolder(config.parent).checkpoints)][::-1]
+    last = last_shared_step(config, parent)
     return (
-        f"parent={config.parent} has no undamaged checkpoint with its optimizer state at or before step "
-        f"{_last_step(config, parent)}, where the constant learning rate ends (it has {', '.join(steps) or 'none'}); "
-        f"train it with checkpoints.keep_every=N and checkpoints.keep_optimizer_state=all, or raise samples_seen"
+        f"parent={config.parent} has no undamaged checkpoint with its optimizer state at or before step {last}, where "
+        f"the constant learning rate ends (it has {', '.join(steps) or 'none'}); train it with checkpoints.also_at="
+        f"[{last}], or with checkpoints.keep_every=N and checkpoints.keep_optimizer_state=all, or raise samples_seen"
     )
 
 

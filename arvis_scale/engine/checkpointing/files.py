@@ -34,6 +34,11 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step_"))
 
 
+def newest_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint of a run, damaged or not; 0 where there is none."""
+    return max(map(step_of, checkpoints_newest_first(folder)), default=0)
+
+
 def disk_use(folder: Path) -> dict[str, int]:
     """Return the bytes of each checkpoint of a run by its name, newest first, as they are on disk now."""
     return {

@@ -33,6 +33,8 @@ def prune_checkpoints(folder: Path, config: CheckpointConfig, *, step: int) -> N
         if step_of(later) > step:
             remove_checkpoint(later)
     for old in [path for path in checkpoints if step_of(path) <= step][config.keep_last :]:
+        if step_of(old) in config.also_at:
+            continue
         if not (config.keep_every and step_of(old) % config.keep_every == 0):
             remove_checkpoint(old)
         elif config.keep_optimizer_state != "all":
@@ -43,7 +45,8 @@ def prune_finished_run(folder: Path, config: CheckpointConfig) -> None:
     """Remove the optimizer state of a run that has completed, where the policy says so; nobody else may be writing."""
     if config.keep_optimizer_state == "until_finished":
         for checkpoint in checkpoints_newest_first(folder):
-            remove_optimizer_state(checkpoint)
+            if step_of(checkpoint) not in config.also_at:
+                remove_optimizer_state(checkpoint)
 
 
 def remove_optimizer_state(checkpoint: Path) -> None:

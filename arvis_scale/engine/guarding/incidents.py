@@ -42,7 +42,9 @@ class Incident:
 
 
 def batch_keys(config: RunConfig, images: Selection, batch: int) -> list[str]:
-    """Return the keys of the samples of global batch `batch`, in the order they are read."""
+    """Return the keys of the samples of global batch `batch`, in the order they are read; of a stream, none."""
+    if config.data.streaming:
+        return []
     positions = np.arange(batch * config.global_batch_size, (batch + 1) * config.global_batch_size, dtype=np.int64)
     samples = images.order(config.seed, config.global_batch_size).samples(positions)
     return [images.train_split.key(sample) for sample in samples.tolist()]

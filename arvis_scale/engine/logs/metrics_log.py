@@ -60,7 +60,8 @@ class MetricsLog:
         kept = [record for record in records if not ("val_loss" in record and at_end and record["step"] == step)]
         write_text(folder.metrics, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = open(folder.metrics, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
-        self._pages = TensorBoardPages(folder.tensorboard, first_step=step if at_end or step == 0 else step + 1)
+        first_step = step if at_end or step == 0 else step + 1
+        self._pages = TensorBoardPages(folder.tensorboard, folder.tensorboard_images, first_step=first_step)
         for record in kept if at_end else []:
             if record.pop("step") == step:
                 self._pages.scalars(step, record)
@@ -78,7 +79,7 @@ class MetricsLog:
             self._file.close()
             self._pages.close()
 
-    def begin(self, config: RunConfig, *, unique_images: int, images: dict[str, Tensor]) -> None:
+    def begin(self, config: RunConfig, *, unique_images: int | None, images: dict[str, Tensor]) -> None:
         """Show in TensorBoard what the run is, before its first step: its configuration and `images` by name."""
         if self._is_first:
             self._pages.begin(self._step, config, self._folder.config.read_text("utf-8"), unique_images=unique_images)

@@ -15,45 +15,43 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from arvis_scale.config import OBJECTIVES, RunConfig
+from arvis_scale.engine.logs.metric_names import PROBE_ACCURACY, VAL_LOSS, probe_names, scalar_names
 
 # Columns of the HPARAMS table: these results, the last points of their curves, beside the hyperparameters, of which
 # the page shows five at first: what a study varies.
-_RESULTS = ("loss/val_loss", "probe/linear_accuracy")
+_RESULTS = (VAL_LOSS, PROBE_ACCURACY)
 _VARIED = ("objective", "preset", "unique_images", "samples_seen", "seed")
 
 
 class TensorBoardPages:
-    """Writes the event file of one start of a run; TensorBoard reads those of all starts as one.
+    """Writes the event files of one start of a run; TensorBoard reads those of all starts as one.
 
-    Points at `first_step` and later, of an earlier start, are dropped.
+    Points at `first_step` and later, of an earlier start, are dropped. Pictures stand in `image_folder`, so that
+    hundreds of runs can be shown without them.
     """
 
-    def __init__(self, folder: Path, *, first_step: int) -> None:
-        # TensorBoard reads files in the order of their names: second, host, process and a number that is not padded.
-        while any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
-            time.sleep(0.05)
-        # Given at the first start too: TensorBoard takes a run's first mark for its beginning and drops nothing there.
-        self._writer = SummaryWriter(str(folder), purge_step=first_step)
+    def __init__(self, folder: Path, image_folder: Path, *, first_step: int) -> None:
+        self._writer = _writer(folder, first_step)
+        self._image_writer = _writer(image_folder, first_step)
 
     def scalars(self, step: int, values: dict[str, float | None]) -> None:
         """Add a point to each curve that has a value."""
-        for name, value in values.items():
-            if value is not None and name != "samples_seen":  # the step again, in another unit
-                self._writer.add_scalar(f"{_group_of(name)}/{name}", value, step)
+        for name, value in scalar_names(values).items():
+            self._writer.add_scalar(name, value, step)
         self._writer.flush()  # a run that is killed has shown what metrics.jsonl holds
 
     def images(self, step: int, images: dict[str, Tensor]) -> None:
         """Add pictures by name, `3 x H x W` in 0..1."""
         for name, image in images.items():
-            self._writer.add_image(f"pictures/{name}", image, step)
-        self._writer.flush()
+            self._image_writer.add_image(f"pictures/{name}", image, step)
+        self._image_writer.flush()
 
-    def begin(self, step: int, config: RunConfig, config_text: str, *, unique_images: int) -> None:
+    def begin(self, step: int, config: RunConfig, config_text: str, *, unique_images: int | None) -> None:
         """Show the configuration, and the run as a line of the HPARAMS table."""
         columns = {
             "objective": config.objective,
             "preset": config.preset,
-            "unique_images": unique_images,
+            "unique_images": "not known" if unique_images is None else unique_images,
             "samples_seen": config.samples_seen,
             "learning_rate": config.optimizer.learning_rate,
             "global_batch_size": config.global_batch_size,
@@ -69,9 +67,8 @@ class TensorBoardPages:
 
     def finish(self, step: int, probes: dict[str, Any]) -> None:
         """Add the accuracies of `probes`, as result.json holds them, and mark the run's HPARAMS line as successful."""
-        for name, probe in probes.items():
-            if "accuracy" in probe:  # not the list of a probe by layer
-                self._writer.add_scalar(f"probe/{name}_accuracy", probe["accuracy"], step)
+        for name, accuracy in probe_names(probes).items():
+            self._writer.add_scalar(name, accuracy, step)
         _, _, session_end = hparams_summaries({}, {})
         self._add_summaries(step, session_end)
 
@@ -83,13 +80,15 @@ class TensorBoardPages:
     def close(self) -> None:
         """Write what is pending."""
         self._writer.close()
+        self._image_writer.close()
 
 
-def _group_of(metric: str) -> str:
-    """Return what a metric stands under; TensorBoard sorts groups by name and opens the first ones."""
-    if metric.endswith("loss"):
-        return "loss"
-    return "optimizer" if metric in ("lr", "grad_norm") else "system"
+def _writer(folder: Path, first_step: int) -> SummaryWriter:
+    # TensorBoard reads files in the order of their names: second, host, process and a number that is not padded.
+    while any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
+        time.sleep(0.05)
+    # Given at the first start too: TensorBoard takes a run's first mark for its beginning and drops nothing there.
+    return SummaryWriter(str(folder), purge_step=first_step)
 
 
 def _put_first(experiment: Any, names: tuple[str, ...]) -> None:
