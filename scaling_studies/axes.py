@@ -1,22 +1,26 @@
-"""How one panel is drawn: a curve with its points, error bars and band, reference lines, and readable logarithmic axes.
+"""The one style of all figures: rc settings, colors and markers, logarithmic axes with readable ticks, footnotes.
 
-Colours are Okabe and Ito's (told apart with every common colour blindness); each method also has its own marker.
+Colors of methods are Okabe and Ito's (told apart with every common color blindness), those of sizes are steps of
+viridis from dark to light; every series also has its own marker, so that no figure needs color to be read.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
+from functools import wraps
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from matplotlib.transforms import ScaledTranslation
 
-from scaling_studies.statements import count, method_name
+from scaling_studies.statements import METHOD_NAMES, count
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -41,118 +45,95 @@ STYLE: dict[RcKeyType, Any] = {
     "legend.frameon": False,
     # Equal figures are equal bytes: ids in the SVG hang on this salt instead of a random one.
     "svg.hashsalt": "scaling_studies",
+    # TrueType, which journals ask for and an editor can change.
+    "pdf.fonttype": 42,
 }
-_COLOURS = {"xtra": "#0072B2", "aim": "#D55E00", "digpt": "#009E73", "igpt": "#CC79A7", "mae": "#E69F00"}
-_MARKERS = {"xtra": "o", "aim": "s", "digpt": "D", "igpt": "^", "mae": "v"}
-_DOTTED = (0, (1, 1.6))
-GREY = "#666666"
+PANEL = (2.9, 2.5)  # inches
+DOTTED = (0, (1, 1.6))
+DASHED = (0, (4, 2))
+GRAY = "#666666"
+LIGHT = "#e6e6e6"
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
+_COLORS = {"xtra": "#0072B2", "aim": "#D55E00", "digpt": "#009E73", "igpt": "#CC79A7", "mae": "#E69F00"}
+_METHOD_MARKERS = {"xtra": "o", "aim": "s", "digpt": "D", "igpt": "^", "mae": "v"}
+_FOOTNOTE_CHARACTERS = 19  # per inch of figure, at its font size
+_FOOTNOTE_LINE = 0.125  # inches
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
-def colour(objective: str) -> str:
-    return _COLOURS.get(objective, "#000000")
+def styled(draw: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Decorator: `draw` runs under `STYLE`, whatever the caller's rc settings are."""
+
+    @wraps(draw)
+    def with_style(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return with_style
 
 
-def marker(objective: str) -> str:
-    return _MARKERS.get(objective, "X")
+def color(objective: str, place: int = 6) -> str:
+    """Color of a method; `place` among unknown ones chooses theirs."""
+    return _COLORS.get(objective, OKABE_ITO[place % len(OKABE_ITO)])
 
 
-def draw_curve(axes: Axes, curve: dict[str, Any], points: pd.DataFrame, *, aside: float = 0.0) -> None:
-    """A curve of fits.json: its runs with binomial intervals, its fit with the bootstrap band over the measured range.
-
-    A curve without a fit gets a thin dashed line from point to point instead, which claims no law. A run without any
-    error, which a logarithmic axis cannot hold, is an arrow down from the upper end of its interval. The runs, not the
-    line, stand `aside` typographic points to the right of their x, so that methods measured at one x do not hide.
-    """
-    rows = points[points["name"].isin(curve["runs"])].sort_values(curve["x"])
-    x, y, low, high = (rows[name].to_numpy(dtype=float) for name in (curve["x"], "value", "value_low", "value_high"))
-    tone = colour(curve["objective"])
-    none = y == 0
-    y, low = np.where(none, high, y), np.where(none, 0.7 * high, low)
-    axes.errorbar(
-        x,
-        y,
-        yerr=np.stack([y - low, high - y]),
-        uplims=none,
-        transform=axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans),
-        fmt=marker(curve["objective"]),
-        color=tone,
-        markersize=4,
-        markeredgecolor="white",
-        markeredgewidth=0.5,
-        elinewidth=0.9,
-        zorder=3,
-        label=method_name(curve["objective"]),
-    )
-    if curve["status"] == "fitted":
-        line = curve["line"]
-        axes.fill_between(line["x"], line["low"], line["high"], color=tone, alpha=0.15, linewidth=0)
-        axes.plot(line["x"], line["y"], color=tone, linewidth=1.5)
-    else:
-        means = pd.Series(y).groupby(x).mean()
-        axes.plot(means.index.to_numpy(dtype=float), means.to_numpy(), color=tone, linewidth=0.8, linestyle=(0, (3, 2)))
+def marker(objective: str, place: int = 6) -> str:
+    return _METHOD_MARKERS.get(objective, MARKERS[place % len(MARKERS)])
 
 
-def draw_untrained_level(axes: Axes, objective: str, error: float) -> None:
-    """Error of the one untrained encoder that a panel is about: a dotted level across it."""
-    axes.axhline(error, color=colour(objective), linewidth=1.0, linestyle=_DOTTED, zorder=1)
+def is_known(objective: str) -> bool:
+    """Whether the method has a color of its own."""
+    return objective in METHOD_NAMES
 
 
-def draw_untrained_sizes(axes: Axes, objective: str, x: Sequence[float], error: Sequence[float]) -> None:
-    """Errors of untrained encoders of several sizes: open markers along a dotted line."""
-    axes.plot(
-        x,
-        error,
-        color=colour(objective),
-        linewidth=1.0,
-        linestyle=_DOTTED,
-        marker=marker(objective),
-        markersize=3.5,
-        mfc="white",
-    )
+def ordered_colors(number: int) -> list[str]:
+    """Colors of `number` ordered groups, dark to light, all dark enough for thin lines on white."""
+    shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.83, max(number, 2)))
+    return [to_hex(shade) for shade in shades[:number]]
 
 
-def draw_raw_pixels(axes: Axes, error: float) -> None:
-    """The level of the probe on raw pixels, labelled on the line."""
-    axes.axhline(error, color=GREY, linewidth=1.0, linestyle=(0, (5, 2)), zorder=1)
-    axes.annotate(
-        "raw pixels",
-        (1.0, error),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 2),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontsize=7,
-        color=GREY,
-        bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
-        zorder=2,
-    )
-
-
-def log_error_axis(axes: Axes, low: float, high: float) -> None:
-    """A logarithmic y axis from `low` to `high` (errors as fractions), labelled in per cent at round numbers."""
-    margin = (high / low) ** 0.06
-    low, high = low / margin, min(1.0, high * margin)
+def log_value_axis(axes: Axes, low: float, high: float, *, percent: bool) -> None:
+    """A logarithmic y axis from `low` to `high`; fractions are labelled in per cent at round numbers."""
+    margin, scale = (high / low) ** 0.06, 100 if percent else 1
+    low, high = low / margin, min(1.0, high * margin) if percent else high * margin
     axes.set_yscale("log")
     axes.set_ylim(low, high)
-    axes.yaxis.set_major_locator(FixedLocator([tick / 100 for tick in round_ticks(100 * low, 100 * high)]))
+    axes.yaxis.set_major_locator(FixedLocator([tick / scale for tick in round_ticks(scale * low, scale * high)]))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{scale * value:.3g}"))
 
 
-def log_count_axis(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic x axis over `values`, labelled at the measured values themselves when they are few and apart."""
-    axes.set_xscale("log")
-    low, high = min(values), max(values)
+def log_count_axis(axes: Axes, values: Sequence[float], which: str = "x", *, ends: Sequence[float] = ()) -> None:
+    """A logarithmic axis over `values` and the `ends` of lines, labelled at the values when they are few and apart."""
+    low, high = min([*values, *ends]), max([*values, *ends])
     margin = max((high / low) ** 0.06, 1.05)
-    axes.set_xlim(low / margin, high * margin)
     distinct = sorted(set(values))
     # Labels are about an eighth of a panel wide; closer ones would cover each other.
     apart = all(math.log(right / left) >= math.log(high / low) / 8 for left, right in pairwise(distinct))
-    ticks = distinct if len(distinct) <= 6 and apart else round_ticks(low, high)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
+    ticks = distinct if len(distinct) <= 6 and apart else thinned(round_ticks(low / margin, high * margin))
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    (axes.set_xlim if which == "x" else axes.set_ylim)(low / margin, high * margin)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+
+
+def compact(value: float) -> str:
+    """A count for a tick: `30M`; beyond 1000T, where FLOPs are, a power of ten."""
+    if value < 9.995e14:
+        return count(value)
+    exponent = math.floor(math.log10(value) + 1e-9)
+    digits = f"{value / 10**exponent:.2g}"
+    return f"$10^{{{exponent}}}$" if digits == "1" else f"${digits}{{\\cdot}}10^{{{exponent}}}$"
+
+
+def thinned(ticks: list[float]) -> list[float]:
+    """At most seven of the ticks, evenly."""
+    return ticks[:: math.ceil(len(ticks) / 7)]
 
 
 def round_ticks(low: float, high: float) -> list[float]:
@@ -164,3 +145,13 @@ def round_ticks(low: float, high: float) -> list[float]:
         if len(inside) >= 4:
             return inside
     return [float(tick) for tick in MaxNLocator(nbins=5).tick_values(low, high) if low <= tick <= high]
+
+
+def footnote(figure: Figure, sentences: Sequence[str]) -> None:
+    """Write `sentences` small under the panels, which keep their height: what a reader must know travels along."""
+    if not sentences:
+        return
+    width = int(_FOOTNOTE_CHARACTERS * figure.get_figwidth())
+    text = "\n".join(line for sentence in sentences for line in textwrap.wrap(sentence, width))
+    figure.set_figheight(figure.get_figheight() + _FOOTNOTE_LINE * (text.count("\n") + 1))
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=6.5, color=GRAY)

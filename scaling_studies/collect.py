@@ -1,7 +1,8 @@
 """From the run folders of a study to the table of points.
 
-Reads `runs/<name>/result.json` and `runs/<name>/status.json`, and from `sweep.json` the runs that were asked for.
-Nothing is dropped: a run that failed, still runs, never started or left an unreadable result is a row that says so.
+Reads `runs/<name>/result.json` and `runs/<name>/status.json`, from `sweep.json` the runs that were asked for and their
+tune cells, and from `imported.csv` (or .tsv, .json, .parquet) rows of others. Nothing is dropped: a run that failed,
+still runs, never started or left an unreadable result is a row that says so, and so is one that lost its cell.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import Any
 import pandas as pd
 
 from arvis_scale.atomic import read_json
-from scaling_studies.points import METRIC, points_table
+from scaling_studies.points import IMPORTED, METRIC, points_table
+from scaling_studies.tables import load_points
 
 RESULT_SCHEMA = 1
-STATUS_SCHEMA = 1
-SWEEP_SCHEMA = 1
+STATUS_SCHEMA = 2
+SWEEP_SCHEMA = 2
 # The end of a binomial interval at 0 or 1 may miss the value by the last digit of a float.
 _ROUNDING = 1e-6
 
@@ -42,30 +44,81 @@ _COPIED = (
 
 
 def collect(study_dir: Path) -> pd.DataFrame:
-    """The table of points of a study folder, sorted by run name.
+    """The table of points of a study folder, sorted by run name, imported rows last.
 
-    Raises `ValueError` when there is no `runs/` folder with runs in it, or when `sweep.json` is unreadable.
+    Raises `ValueError` when there is no `runs/` folder with runs in it, or when `sweep.json` or `imported.*` is
+    unreadable.
     """
     runs_dir = study_dir / "runs"
     if not runs_dir.is_dir():
         raise ValueError(f"{study_dir} is not a study folder: no runs/")
     found = {path.name for path in runs_dir.iterdir() if path.is_dir()}
-    names = sorted(found | set(_planned(study_dir / "sweep.json")))
+    cells = _planned(study_dir / "sweep.json")
+    names = sorted(found | set(cells))
     if not names:
         raise ValueError(f"{runs_dir} holds no runs: run `arvis-scale sweep submit` first")
-    return points_table([_row(runs_dir / name) for name in names])
+    rows = [_row(runs_dir / name) | {"cell": cells.get(name)} for name in names]
+    _choose(rows)
+    return points_table([*rows, *_imported(study_dir)])
 
 
-def _planned(sweep_file: Path) -> list[str]:
-    """Names of the runs that the sweep asked for; none when the study was not made by a sweep."""
+def _planned(sweep_file: Path) -> dict[str, str | None]:
+    """The tune cell (or `None`) of every run that the sweep asked for; empty when no sweep made the study."""
     if not sweep_file.exists():
-        return []
-    runs = read_json(sweep_file, newest_schema=SWEEP_SCHEMA).get("runs")
+        return {}
+    sweep = read_json(sweep_file, newest_schema=SWEEP_SCHEMA)
+    runs, tune = sweep.get("runs"), sweep.get("tune")
     if not isinstance(runs, list) or not all(
         isinstance(run, dict) and isinstance(run.get("name"), str) for run in runs
     ):
         raise ValueError(f"{sweep_file}, key runs: expected a list of objects with a name; submit the sweep again")
-    return [run["name"] for run in runs]
+    if tune is not None and (not isinstance(tune, dict) or tune.get("by") != "val_loss"):
+        raise ValueError(f"{sweep_file}, key tune: expected null or the rule by val_loss; submit the sweep again")
+    return {run["name"]: run.get("cell") for run in runs}
+
+
+def _choose(rows: list[dict[str, object]]) -> None:
+    """Mark in every tune cell the run of lowest val_loss as chosen; a run of no cell is chosen by itself.
+
+    Of equal val_loss it is the first by name. A run without val_loss is never chosen in a cell.
+    """
+    best: dict[object, tuple[float, object]] = {}
+    for row in rows:
+        loss = row.get("val_loss")
+        if row["cell"] is not None and isinstance(loss, (int, float)):
+            best[row["cell"]] = min(best.get(row["cell"], (math.inf, None)), (loss, row["name"]), key=lambda it: it[0])
+    for row in rows:
+        if row.get("value") is not None:
+            row["chosen"] = row["cell"] is None or best.get(row["cell"], (0, None))[1] == row["name"]
+
+
+def _imported(study_dir: Path) -> list[dict[str, object]]:
+    """Rows of others from imported.csv, .tsv, .json or .parquet; none without such a file.
+
+    Needed are `objective`, `source` and one of `error`, `accuracy`, `value` (an error); other columns of the table of
+    points are taken where they are.
+    """
+    files = sorted(study_dir.glob("imported.*"))
+    if len(files) > 1:
+        raise ValueError(
+            f"{study_dir} has {' and '.join(file.name for file in files)}: keep one table of imported rows"
+        )
+    if not files:
+        return []
+    table = load_points(files[0])
+    missing = [name for name in ("objective", "source") if name not in table]
+    if missing or not {"error", "accuracy", "value"} & set(table):
+        raise ValueError(
+            f"{files[0]} needs the columns objective, source and error; there are {', '.join(map(str, table))}"
+        )
+    if "value" not in table:
+        table["value"] = table["error"] if "error" in table else 1 - table["accuracy"]
+    if "params_encoder" not in table and "params" in table:
+        table["params_encoder"] = table["params"]
+    if "name" not in table:
+        table["name"] = [f"imported-{number}" for number in table.index]
+    fixed = {"kind": IMPORTED, "metric": METRIC, "chosen": True, "status": "completed", "cell": None}
+    return [row | fixed for row in table.astype(object).where(table.notna(), None).to_dict("records")]
 
 
 def _row(run_dir: Path) -> dict[str, object]:

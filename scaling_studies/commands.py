@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from arvis_scale.atomic import read_json, write_json, write_text
+from arvis_scale.atomic import read_json, write_json
 from scaling_studies import collect as collecting
 from scaling_studies.figures import save_figures
 from scaling_studies.points import missing_runs, read_points, write_points
-from scaling_studies.report import render_report
-from scaling_studies.study import FITS_SCHEMA, fit_study
+from scaling_studies.report import write_report
+from scaling_studies.study import FITS_SCHEMA, LAW, fit_study
 
 
 def collect(study_dir: Path) -> Path:
@@ -23,10 +23,10 @@ def collect(study_dir: Path) -> Path:
     return path
 
 
-def fit(study_dir: Path) -> Path:
-    """Write STUDY/fits.json from points.csv; returns its path."""
+def fit(study_dir: Path, law: str = LAW) -> Path:
+    """Write STUDY/fits.json, all curves fitted with `law`, from points.csv; returns its path."""
     path, points = study_dir / "fits.json", _points(study_dir)
-    write_json(path, fit_study(points) | {"points_sha256": _sha256(points)})
+    write_json(path, fit_study(points, law) | {"points_sha256": _sha256(points)})
     return path
 
 
@@ -37,10 +37,9 @@ def plot(study_dir: Path) -> list[Path]:
 
 
 def report(study_dir: Path) -> Path:
-    """Write STUDY/report.html from points.csv, fits.json and the sweep's commands; returns its path."""
-    path, points = study_dir / "report.html", _points(study_dir)
-    write_text(path, render_report(study_dir, points, _fits(study_dir, points)))
-    return path
+    """Write STUDY/report.html, and report.md with figures/ beside it; returns the path of the page."""
+    points = _points(study_dir)
+    return write_report(study_dir, points, _fits(study_dir, points))[0]
 
 
 def unmeasured(study_dir: Path) -> list[str]:

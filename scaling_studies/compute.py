@@ -157,11 +157,10 @@ def optimal_allocation(
         raise ValueError(f"compute must be above 0, got {budget.min():g}")
     if fit.law not in ("parametric", "data_constrained"):
         raise ValueError(f"law {fit.law!r} has no N and D to choose; fit law 'parametric' or 'data_constrained'")
-    constants = fit.params
-    alpha, beta = constants["alpha"], constants["beta"]
+    alpha, beta = fit.params["alpha"], fit.params["beta"]
     if min(alpha, beta) <= 0:
         raise ValueError(f"alpha = {alpha:.3g}, beta = {beta:.3g}: without both above 0 there is no optimum")
-    balance = (alpha * constants["A"] / (beta * constants["B"])) ** (1 / (alpha + beta))
+    balance = float(_balance(fit.form.to_params(fit.result.theta[None]))[0])
     to_params, to_samples = beta / (alpha + beta), alpha / (alpha + beta)
     product = budget / flops_per_param_sample
     if fit.law == DataConstrained.name:
@@ -174,6 +173,29 @@ def optimal_allocation(
     scales = balance / flops_per_param_sample**to_params, 1 / balance / flops_per_param_sample**to_samples
     samples = product / params
     return Allocation(budget, params, samples, fit.predict(params, samples), to_params, to_samples, *scales)
+
+
+def frontier(
+    fit: LawFit, theta: Array, compute: Array, flops_per_param_sample: float = FLOPS_PER_PARAM_SAMPLE
+) -> tuple[Array, Array, Array]:
+    """N_opt, D_opt and y there on each budget (`n`) of a `parametric` fit's parameter vectors `theta` (`S x P`).
+
+    Each is `S x n`; NaN for parameters without an optimum.
+    """
+    params = fit.form.to_params(theta)
+    floor, scale_n, scale_d, alpha, beta = (params[:, index, None] for index in range(5))
+    with np.errstate(all="ignore"):
+        exponent = np.where(np.minimum(alpha, beta) > 0, beta / (alpha + beta), np.nan)
+        size = _balance(params)[:, None] * (compute / flops_per_param_sample) ** exponent
+        samples = compute / flops_per_param_sample / size
+        return size, samples, floor + scale_n * size**-alpha + scale_d * samples**-beta
+
+
+def _balance(params: Array) -> Array:
+    """G of equation 4 per parameter vector (`S x P`)."""
+    with np.errstate(all="ignore"):
+        alpha, beta = params[:, 3], params[:, 4]
+        return (alpha * params[:, 1] / (beta * params[:, 2])) ** (1 / (alpha + beta))
 
 
 def _constrained_optimum(fit: LawFit, product: float, unconstrained: float, unique_images: float) -> float:

@@ -1,16 +1,19 @@
 """Do the intervals cover? Known constants, new noise again and again, and how often each 95% interval holds the truth.
 
 python -m scaling_studies.coverage                   # 200 repeats of every law; about half an hour
-python -m scaling_studies.coverage --laws m2 --repeats 50
+python -m scaling_studies.coverage --laws m2 --repeats 50 --output coverage.json
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from arvis_scale.atomic import write_json
 from scaling_studies.forms import Form
 from scaling_studies.law_fit import fit_law
 from scaling_studies.law_names import law_for_data
@@ -110,10 +113,18 @@ def main() -> None:
     parser.add_argument("--laws", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--method", choices=("profile", "cases", "residuals"), help="by default that of the law's loss")
+    parser.add_argument("--output", type=Path, help="JSON file, written again after every law")
     arguments = parser.parse_args()
+    laws = {}
     for law in arguments.laws:
+        started = time.process_time()
         found = coverage(CASES[law], arguments.repeats, method=arguments.method)
         print(f"{law}: " + ", ".join(f"{name} {share:.1%}" for name, share in found.items()), flush=True)
+        seconds = round(time.process_time() - started, 1)
+        laws[law] = {"repeats": arguments.repeats, "coverage": found, "cpu_seconds": seconds}
+        if arguments.output:
+            head = {"schema_version": 1, "level": LEVEL, "bootstrap_samples": NUM_SAMPLES}
+            write_json(arguments.output, head | {"laws": laws})
 
 
 if __name__ == "__main__":

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 
 from scaling_studies.laws import Array
-from scaling_studies.points import measured
+from scaling_studies.points import chosen
 
-AXES = {"unique_images": "unique images", "params_encoder": "encoder parameters"}
+AXES = {"unique_images": "unique images", "samples_seen": "samples seen", "params_encoder": "encoder parameters"}
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
     """Points of one objective along one axis.
 
-    `x` is the axis' column. `preset` is the model size of a curve over unique images, `None` along encoder parameters.
+    `x` is the axis' column. `preset` is the model size of a curve over images, `None` along encoder parameters.
     `held` are the columns that are the same at every point. `notes` say what a reader must know about the choice.
     """
 
@@ -37,10 +37,9 @@ class Curve:
         """Smallest and largest samples seen along the curve."""
         return int(self.points["samples_seen"].min()), int(self.points["samples_seen"].max())
 
-    def arrays(self) -> tuple[Array, Array, Array]:
-        """x, error and its standard error, each of shape `n`."""
-        x, y = (self.points[name].to_numpy(dtype=np.float64) for name in (self.x, "value"))
-        return x, y, standard_error(y, self.points["num_test"].to_numpy(dtype=np.float64))
+    def table(self) -> pd.DataFrame:
+        """What `fit_law` is given, labelled by run: x, `error`, its standard error `sigma`, and `seed`."""
+        return fit_table(self.points, self.x)
 
 
 def standard_error(error: Array, num_test: Array) -> Array:
@@ -55,6 +54,14 @@ def standard_error(error: Array, num_test: Array) -> Array:
     return np.sqrt(rate * (1 - rate) / added)
 
 
+def fit_table(rows: pd.DataFrame, *x: str) -> pd.DataFrame:
+    """Rows of points as `fit_law` takes them, labelled by run: columns `x`, `error`, `sigma`, `seed`."""
+    error, num_test = (rows[name].to_numpy(dtype=np.float64) for name in ("value", "num_test"))
+    columns = {name: rows[name].to_numpy(dtype=np.float64) for name in x}
+    columns |= {"error": error, "sigma": standard_error(error, num_test), "seed": rows["seed"].to_numpy(dtype=float)}
+    return pd.DataFrame(columns, index=rows["name"].to_numpy())
+
+
 def curves_over_unique_images(points: pd.DataFrame, num_needed: int) -> list[Curve]:
     """One curve per objective and preset, sorted by objective and encoder size."""
     trained = _trained(points)
@@ -64,19 +71,35 @@ def curves_over_unique_images(points: pd.DataFrame, num_needed: int) -> list[Cur
     return sorted(curves, key=lambda curve: (curve.objective, curve.points["params_encoder"].min(), curve.preset))
 
 
+def curves_over_samples_seen(points: pd.DataFrame, num_needed: int) -> list[Curve]:
+    """One curve per objective and preset that was shown different numbers of samples of one pretraining set.
+
+    It is made at the largest number of unique images with enough points.
+    """
+    curves = []
+    for (objective, preset), rows in _trained(points).groupby(["objective", "preset"], sort=True):
+        unique_images = _largest_with_enough(rows, "unique_images", "samples_seen", num_needed)
+        at = rows[rows["unique_images"] == unique_images]
+        if at["samples_seen"].nunique() > 1:
+            held = {"unique_images": unique_images}
+            notes = _repeats(at, "samples_seen")
+            curves.append(Curve(str(objective), str(preset), "samples_seen", held, at, notes))
+    return sorted(curves, key=lambda curve: (curve.objective, curve.points["params_encoder"].min(), curve.preset))
+
+
 def curves_over_params(points: pd.DataFrame, num_needed: int) -> list[Curve]:
     """One curve per objective, at the largest number of unique images at which it has enough model sizes."""
     curves = []
     for objective, rows in _trained(points).groupby("objective", sort=True):
         unique_images = _largest_with_enough(rows, "unique_images", "params_encoder", num_needed)
-        chosen = rows[rows["unique_images"] == unique_images]
+        at = rows[rows["unique_images"] == unique_images]
         held = {"unique_images": unique_images}
-        curves.append(_at_one_samples_seen(str(objective), None, "params_encoder", held, chosen, num_needed))
+        curves.append(_at_one_samples_seen(str(objective), None, "params_encoder", held, at, num_needed))
     return curves
 
 
 def _trained(points: pd.DataFrame) -> pd.DataFrame:
-    rows = measured(points)
+    rows = chosen(points)
     trained = rows[rows["kind"] == "trained"]
     # References are probed too, but an untrained encoder has no pretraining set of its own.
     for name, column in (("probe_data", rows["probe_data"]), ("pretrain_data", trained["pretrain_data"])):

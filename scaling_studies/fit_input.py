@@ -19,6 +19,8 @@ _ACCURACY = re.compile(r"acc|top-?1|top-?5|recall|precision", re.IGNORECASE)
 _ERROR = re.compile(r"err", re.IGNORECASE)
 # Rows at one x whose y differ by more than this ratio are no repeats of one measurement.
 _DISAGREEMENT = 1.25
+# Standard errors that a difference must exceed to be more than noise.
+_BEYOND_NOISE = 4.0
 # Rank correlation of x and y from which on y plainly rises.
 _RISES = 0.6
 
@@ -27,7 +29,8 @@ _RISES = 0.6
 class FitInput:
     """Arrays of a fit: `x` `V x n`; `y`, `weight`, `rows` (labels in the table) and `runs` (clusters of rows) `n`.
 
-    `warnings` are sentences about the data that a reader of the fit must see.
+    `sigma` are standard errors on the law's scale, `None` where the table has none. `warnings` are sentences about the
+    data that a reader of the fit must see.
     """
 
     x_names: tuple[str, ...]
@@ -35,6 +38,7 @@ class FitInput:
     x: Array
     y: Array
     weight: Array
+    sigma: Array | None
     rows: NDArray[Any]
     runs: NDArray[Any]
     warnings: list[str] = field(default_factory=list)
@@ -58,14 +62,15 @@ def read_input(points: Points, law: type[Form], x: str | Sequence[str], y: str, 
     for name in (*x_names, *((sigma,) if sigma else ())):
         _refuse(table, name, columns[name] <= 0, "is not above 0")
     stacked, values = np.stack([columns[name] for name in x_names]), columns[y]
-    warnings = _check_values(table, law, y, values) + _check_spread(table, law, stacked, x_names, values, y)
-    warnings += _check_repeats(table, stacked, x_names, values, y)
+    noise = columns[sigma] if sigma else None
+    warnings = _check_values(table, law, y, values) + _check_spread(law, stacked, x_names, values, y, noise)
+    warnings += _check_repeats(table, stacked, x_names, values, y, noise)
     weight = np.ones(len(values))
-    if sigma:
-        relative = columns[sigma] / values if law.link == "log" else columns[sigma]
-        weight = relative**-2 / np.mean(relative**-2)
+    if noise is not None:
+        noise = noise / values if law.link == "log" else noise
+        weight = noise**-2 / np.mean(noise**-2)
     runs = next((table[name].to_numpy() for name in ("run", "name") if name in table), np.arange(len(table)))
-    return FitInput(x_names, y, stacked, values, weight, table.index.to_numpy(), runs, warnings)
+    return FitInput(x_names, y, stacked, values, weight, noise, table.index.to_numpy(), runs, warnings)
 
 
 def _table(points: Points, wanted: Sequence[str]) -> pd.DataFrame:
@@ -115,7 +120,7 @@ def _check_values(table: pd.DataFrame, law: type[Form], name: str, values: Array
 
 
 def _check_spread(
-    table: pd.DataFrame, law: type[Form], x: Array, x_names: tuple[str, ...], values: Array, name: str
+    law: type[Form], x: Array, x_names: tuple[str, ...], values: Array, name: str, noise: Array | None
 ) -> list[str]:
     """Constant columns, one size only, and a y that goes the wrong way."""
     for column, row in zip(x_names, x, strict=True):
@@ -123,27 +128,29 @@ def _check_spread(
             raise ValueError(f"column {column} is {row[0]:g} in all {len(row)} rows: one size only makes no curve")
     if np.ptp(values) == 0:
         raise ValueError(f"column {name} is {values[0]:g} in all {len(values)} rows: a constant column has no curve")
-    if len(values) < 4:
+    if len(values) < 4 or (noise is not None and np.ptp(values) < _BEYOND_NOISE * noise.max()):
         return []
+    slopes, correlation = _rank_regression(x, values)
     # Along an IsoFLOP slice a loss may rise with N, because D falls: y must go the wrong way with every variable.
-    correlations = [_rank_correlation(row, values) for row in x]
-    looks_accurate = bool(_ACCURACY.search(name)) and not _ERROR.search(name)
-    if law.falls and min(correlations) > _RISES:
-        what = "looks like an accuracy" if looks_accurate or values.max() <= 1 else "is no error or loss"
-        raise ValueError(
-            f"column {name} rises with {' and '.join(x_names)}, so that it {what}: fit 1 - {name}, or law 'accuracy'"
-        )
-    if not law.falls and max(correlations) < -_RISES:
-        raise ValueError(f"column {name} falls with {x_names[0]}, so that it looks like an error: fit 1 - {name}")
+    if law.falls and correlation > _RISES and min(slopes) > 0:
+        advice = f": is it an accuracy? Then fit 1 - {name}, or law 'accuracy'" if values.max() <= 1 else ""
+        raise ValueError(f"column {name} rises with {' and '.join(x_names)}, which no {law.title} does{advice}")
+    if not law.falls and correlation > _RISES and max(slopes) < 0:
+        raise ValueError(f"column {name} falls with {x_names[0]}: is it an error? Then fit 1 - {name}")
     return []
 
 
-def _rank_correlation(first: Array, second: Array) -> float:
-    ranks = [pd.Series(values).rank().to_numpy() for values in (first, second)]
-    return float(np.corrcoef(ranks)[0, 1])
+def _rank_regression(x: Array, y: Array) -> tuple[Array, float]:
+    """Slopes of the rank of y on the ranks of all x (`V x n`) together, and the multiple correlation."""
+    ranks = np.stack([pd.Series(row).rank().to_numpy(dtype=np.float64) for row in (*x, y)])
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    slopes = np.linalg.lstsq(ranks[:-1].T, ranks[-1], rcond=None)[0]
+    return slopes, float(np.linalg.norm(slopes @ ranks[:-1]) / np.linalg.norm(ranks[-1]))
 
 
-def _check_repeats(table: pd.DataFrame, x: Array, x_names: tuple[str, ...], values: Array, name: str) -> list[str]:
+def _check_repeats(
+    table: pd.DataFrame, x: Array, x_names: tuple[str, ...], values: Array, name: str, noise: Array | None
+) -> list[str]:
     """Rows at one x: repeats where their seeds differ or their y agree, otherwise refused."""
     keys = pd.DataFrame(dict(zip(x_names, x, strict=True)))
     if "seed" in table:
@@ -154,7 +161,8 @@ def _check_repeats(table: pd.DataFrame, x: Array, x_names: tuple[str, ...], valu
             continue
         y = values[group.index]
         low, high = int(group.index[np.argmin(y)]), int(group.index[np.argmax(y)])
-        if y.max() > _DISAGREEMENT * y.min():
+        within_noise = noise is not None and np.ptp(y) < _BEYOND_NOISE * np.hypot(noise[low], noise[high])
+        if y.max() > _DISAGREEMENT * y.min() and not within_noise:
             raise ValueError(
                 f"rows {table.index[low]} and {table.index[high]} share their {', '.join(keys.columns)} but disagree: "
                 f"{name} {values[low]:g} and {values[high]:g}; drop one or fit their groups apart"
@@ -166,10 +174,7 @@ def _check_repeats(table: pd.DataFrame, x: Array, x_names: tuple[str, ...], valu
 
 
 def check_count(form: Form, x: Array, x_names: tuple[str, ...], num_free: int) -> None:
-    """Raise `ValueError` when there are too few points, or too few different x, for the law's free parameters."""
-    num_points, needed = x.shape[1], num_free + 1
-    if num_points < needed:
-        raise ValueError(f"not enough points: {num_points}, a {form.title} with {num_free} parameters needs {needed}")
-    distinct = len(np.unique(x, axis=1).T)
+    """Raise `ValueError` when there are fewer different x than the law's free parameters and one to test them."""
+    distinct, needed = len(np.unique(x, axis=1).T), num_free + 1
     if distinct < needed:
         raise ValueError(f"not enough points: {distinct} distinct {', '.join(x_names)}, a {form.title} needs {needed}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -87,6 +88,27 @@ class Form(ABC):
     def linked(self, y: Array) -> Array:
         """y on the scale of `value`."""
         return np.log(y) if self.link == "log" else y
+
+
+@cache
+def on_linear_scale(law: type[Form]) -> type[Form]:
+    """The law with residuals of y itself instead of its logarithm: an error of 0 can stand there."""
+
+    class Linear(law):  # type: ignore[misc, valid-type]
+        link = "identity"
+
+        def value(self, x: Array, theta: Array) -> Array:
+            return np.exp(super().value(x, theta))
+
+        def value_and_jacobian(self, x: Array, theta: Array) -> tuple[Array, Array]:
+            value, jacobian = super().value_and_jacobian(x, theta)
+            y = np.exp(value)
+            return y, jacobian * y[:, None]
+
+        def curvature(self, x: Array, theta: Array, multipliers: Array) -> Array:
+            return Form.curvature(self, x, theta, multipliers)
+
+    return Linear
 
 
 def softplus(z: Array) -> Array:

@@ -8,6 +8,7 @@ The noise is taken from the residuals. For least squares a profile's threshold i
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,16 +16,19 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from scaling_studies.laws import Array
-from scaling_studies.robust import Problem, minimise
+from scaling_studies.robust import Problem, minimise, settle
 
 NUM_SAMPLES = 1000
-METHODS = ("cases", "residuals", "runs")
+METHODS = ("cases", "residuals", "runs", "noise")
 # Distances from the minimum at which a profile is evaluated, in the half widths that the curvature promises.
 _REACH = np.array([0.4, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0])
 _REFINEMENTS = 3
 _LEAST_EIGENVALUE = 1e-12
 # A scale known only to this factor either way is not determined.
 _POORLY_KNOWN = 10.0
+# A law with more starts is refitted to a sample from the minima of the data alone.
+_FEW_STARTS = 16
+_SETTLE_STEPS = 60
 _EXPONENTS = ("alpha", "beta", "c", "k")
 
 
@@ -44,26 +48,72 @@ def bootstrap(
     method: str,
     num_samples: int,
     seed: int,
+    sigma: Array | None = None,
 ) -> Samples:
     """Refit `num_samples` resampled data sets, each from the lowest distinct minima of the data (`K x P`).
 
+    Of a law with few starts, every sample also has the best of them: where the data are flat and their minimum is a
+    bound, a sample that is not would never leave it.
+
     `cases` draws rows with replacement, `runs` whole runs (rows with one label), `residuals` keeps every x and draws
-    the residuals, centred and enlarged for the degrees of freedom that the fit took.
+    the residuals, centred and enlarged for the degrees of freedom that the fit took. `noise` draws normal errors of
+    deviation `sigma` (`n`) around the fit.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}, profile")
     if method == "runs" and len(np.unique(runs)) < 3:
         raise ValueError(f"method 'runs' needs at least 3 runs (column run or name), there are {len(np.unique(runs))}")
-    resampled = _resampled(problem, alternatives[0], runs, num_free, method, num_samples, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    if method == "noise":
+        if sigma is None:
+            raise ValueError("method 'noise' needs standard errors: name their column as sigma when fitting")
+        fitted = problem.form.value(problem.x, alternatives[0][None])[0]
+        resampled = replace(problem, target=fitted + sigma * rng.standard_normal((num_samples, len(fitted))))
+    else:
+        resampled = _resampled(problem, alternatives[0], runs, num_free, method, num_samples, rng)
     best_theta, best = None, np.full(num_samples, np.inf)
     converged = np.zeros(num_samples, dtype=bool)
-    for start in alternatives:
-        found = minimise(resampled, np.tile(start, (num_samples, 1)))
+    for start in [*(np.tile(start, (num_samples, 1)) for start in alternatives), *_best_starts(resampled, num_samples)]:
+        found = minimise(resampled, start)
         better = found.objective < best
         best_theta = found.theta if best_theta is None else np.where(better[:, None], found.theta, best_theta)
         converged, best = np.where(better, found.converged, converged), np.minimum(found.objective, best)
     assert best_theta is not None
     return Samples(best_theta[converged], num_samples)
+
+
+def _best_starts(resampled: Problem, num_samples: int) -> Iterator[Array]:
+    """Of a law with few starts, where each sample's best one leads by least squares (`S x P`)."""
+    starts = resampled.form.starts()
+    if len(starts) > _FEW_STARTS:
+        return
+    ends = [settle(resampled, np.tile(start, (num_samples, 1)), max_steps=_SETTLE_STEPS) for start in starts]
+    best = np.argmin([end.objective for end in ends], axis=0)
+    yield np.stack([end.theta for end in ends])[best, np.arange(num_samples)]
+
+
+def reaches_bounds(problem: Problem, samples: Samples, level: float = 0.95) -> dict[str, str]:
+    """Per free parameter whose bootstrap interval ends at a bound, a sentence that says which end is open."""
+    ends = np.percentile(samples.theta, [50 * (1 - level), 50 * (1 + level)], axis=0)
+    shown = problem.form.to_params(ends)
+    found = {}
+    for index, name in enumerate(problem.form.names()):
+        lower, upper = problem.lower[index], problem.upper[index]
+        slack = 1e-3 * (upper - lower)
+        at_lower, at_upper = ends[0, index] <= lower + slack, ends[1, index] >= upper - slack
+        # A scale at x = 1 hangs on its exponent, whose sentence says it.
+        is_tied = problem.form.tied is not None and name == problem.form.tied[0]
+        if is_tied or lower == upper or not (at_lower or at_upper):
+            continue
+        if at_lower and at_upper:
+            found[name] = f"{name} is not determined by these points: its interval fills the allowed range"
+        elif at_lower:
+            found[name] = (
+                f"{name} has only an upper limit ({shown[1, index]:.3g}): its interval reaches the lower bound"
+            )
+        else:
+            found[name] = f"{name} has only a lower limit ({shown[0, index]:.3g}): its interval reaches the upper bound"
+    return found
 
 
 def _resampled(

@@ -1,6 +1,7 @@
 """The table of points: one row per run, its schema, and reading and writing it as CSV.
 
-A run without a result keeps its row: its name, status and reason are filled, everything measured is blank.
+A run without a result keeps its row: its name, status and reason are filled, everything measured is blank. Rows of
+others (kind `imported`) stand in the table with their source; they are drawn, and on no curve of ours.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import pandas as pd
 from arvis_scale.atomic import whole_file
 
 METRIC = "linear_probe_error"
-KINDS = ("trained", "untrained", "raw_pixels")
-_DTYPES: dict[str, Any] = {"text": object, "count": "Int64", "number": float, "fraction": float}
+IMPORTED = "imported"
+KINDS = ("trained", "untrained", "raw_pixels", IMPORTED)
+_DTYPES: dict[str, Any] = {"text": object, "count": "Int64", "number": float, "fraction": float, "flag": "boolean"}
 STATUSES = ("pending", "running", "preempted", "completed", "failed", "invalid")
 
 
@@ -24,40 +26,43 @@ STATUSES = ("pending", "running", "preempted", "completed", "failed", "invalid")
 class Column:
     """One column of the table of points.
 
-    `required` says in which rows it may not be blank: all of them, those with a measured value, those of one encoder
-    (every measured row but raw pixels), or none.
+    `required` says in which rows it may not be blank: all of them, those with a measured value, those of them that are
+    runs of ours, those of one encoder of ours (every such run but raw pixels), or none.
     """
 
     name: str
-    kind: Literal["text", "count", "number", "fraction"]
-    required: Literal["always", "measured", "encoder", "never"]
+    kind: Literal["text", "count", "number", "fraction", "flag"]
+    required: Literal["always", "measured", "ours", "encoder", "never"]
     meaning: str
 
 
 COLUMNS = (
     Column("name", "text", "always", "the run's folder name, unique in the study"),
-    Column("kind", "text", "measured", "trained, untrained (same encoder, random weights) or raw_pixels"),
+    Column("kind", "text", "measured", "trained, untrained (same encoder, random weights), raw_pixels or imported"),
     Column("objective", "text", "measured", "pretraining method; raw_pixels for that reference"),
     Column("preset", "text", "encoder", "model size by name; blank for raw pixels"),
-    Column("params_encoder", "count", "measured", "parameters of the encoder that is probed"),
-    Column("params_total", "count", "measured", "parameters that are trained, heads and predictors included"),
-    Column("unique_images", "count", "measured", "different images in the pretraining set; 0 for references"),
-    Column("samples_seen", "count", "measured", "images shown in pretraining, repeats counted; 0 for references"),
-    Column("train_flops", "number", "measured", "floating point operations of pretraining"),
+    Column("params_encoder", "count", "ours", "parameters of the encoder that is probed"),
+    Column("params_total", "count", "ours", "parameters that are trained, heads and predictors included"),
+    Column("unique_images", "count", "ours", "different images in the pretraining set; 0 for references"),
+    Column("samples_seen", "count", "ours", "images shown in pretraining, repeats counted; 0 for references"),
+    Column("train_flops", "number", "ours", "floating point operations of pretraining"),
     Column("train_loss", "number", "never", "last training loss"),
     Column("val_loss", "number", "never", "pretraining loss on held-out images"),
     Column("metric", "text", "measured", "what value is; linear_probe_error = 1 - top-1 accuracy"),
     Column("value", "fraction", "never", "the measurement; blank for a run without a result"),
-    Column("value_low", "fraction", "measured", "lower end of the 95% binomial interval of value"),
-    Column("value_high", "fraction", "measured", "upper end of it"),
-    Column("num_test", "count", "measured", "test images that value is measured on"),
-    Column("seed", "count", "measured", "seed of the run; seeds are repeats of one point"),
+    Column("value_low", "fraction", "ours", "lower end of the 95% binomial interval of value"),
+    Column("value_high", "fraction", "ours", "upper end of it"),
+    Column("num_test", "count", "ours", "test images that value is measured on"),
+    Column("seed", "count", "ours", "seed of the run; seeds are repeats of one point"),
+    Column("cell", "text", "never", "tune cell of the run: the same run without the tuned keys"),
+    Column("chosen", "flag", "never", "false for the runs of a tune cell that have not its lowest val_loss"),
     Column("pretrain_data", "text", "never", "name and hash of the pretraining set"),
-    Column("probe_data", "text", "measured", "name and hash of the labelled set of the probe"),
-    Column("wall_seconds", "number", "measured", "wall-clock time of the run"),
-    Column("device_seconds", "number", "measured", "wall-clock time summed over devices"),
-    Column("world_size", "count", "measured", "number of processes"),
+    Column("probe_data", "text", "ours", "name and hash of the labelled set of the probe"),
+    Column("wall_seconds", "number", "ours", "wall-clock time of the run"),
+    Column("device_seconds", "number", "ours", "wall-clock time summed over devices"),
+    Column("world_size", "count", "ours", "number of processes"),
     Column("strategy", "text", "never", "DeepSpeed strategy, such as zero1"),
+    Column("source", "text", "never", "where an imported row is from"),
     Column("status", "text", "always", "pending, running, preempted, completed, failed; invalid: unreadable result"),
     Column("reason", "text", "never", "why there is no value, or what the run said about its end"),
 )
@@ -100,6 +105,12 @@ def measured(points: pd.DataFrame) -> pd.DataFrame:
     return points[points["value"].notna()]
 
 
+def chosen(points: pd.DataFrame) -> pd.DataFrame:
+    """The rows that curves and comparisons are made of: ours, with a value, and of a tune cell the best one."""
+    rows = measured(points)
+    return rows[(rows["kind"] != IMPORTED) & rows["chosen"].fillna(True).astype(bool)]
+
+
 def missing_runs(points: pd.DataFrame) -> list[str]:
     """One phrase per run without a value: its name, its status and why."""
     rows = points[points["value"].isna()]
@@ -113,10 +124,12 @@ def _typed(table: pd.DataFrame, source: str) -> pd.DataFrame:
     """`table` (objects) with a proper type per column, every cell and the rules between cells checked."""
     typed: dict[str, pd.Series] = {}
     is_measured = [_present(value) for value in table["value"]]
-    is_encoder = [yes and kind != "raw_pixels" for yes, kind in zip(is_measured, table["kind"], strict=True)]
+    is_ours = [yes and kind != IMPORTED for yes, kind in zip(is_measured, table["kind"], strict=True)]
+    is_encoder = [yes and kind != "raw_pixels" for yes, kind in zip(is_ours, table["kind"], strict=True)]
     needed = {
         "always": [True] * len(table),
         "measured": is_measured,
+        "ours": is_ours,
         "encoder": is_encoder,
         "never": [False] * len(table),
     }
@@ -142,6 +155,10 @@ def _parse(column: Column, cell: object, required: bool) -> object:
         return None
     if column.kind == "text":
         return str(cell)
+    if column.kind == "flag":
+        if str(cell).lower() not in ("true", "false"):
+            raise ValueError(f"{cell!r} is not true or false")
+        return str(cell).lower() == "true"
     try:
         number = float(cell)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -176,6 +193,10 @@ def _check_rules(points: pd.DataFrame, source: str) -> None:
             raise ValueError(f"{where} kind: {row['kind']!r} is none of {', '.join(KINDS)}")
         if row["metric"] != METRIC:
             raise ValueError(f"{where} metric: {row['metric']!r} is not {METRIC}")
+        if row["kind"] == IMPORTED:
+            if pd.isna(row["source"]):
+                raise ValueError(f"{where} source: is blank; an imported row says where it is from")
+            continue
         if row["num_test"] < 1:
             raise ValueError(f"{where} num_test: a measured run has at least 1 test image, got {row['num_test']}")
         if not row["value_low"] <= row["value"] <= row["value_high"]:

@@ -103,7 +103,11 @@ class M1(PowerForm):
 
 
 class M2(M1):
-    """`y - y_inf = b x^c`: falls towards a floor."""
+    """`y - y_inf = b x^c`: falls towards a floor.
+
+    The level is read at the smallest x: in the middle it would run off to 0 where one small x stands far above a
+    plateau, and a fit would not converge.
+    """
 
     name = "m2"
     title = "saturating power law"
@@ -118,6 +122,7 @@ class M2(M1):
 
     def __init__(self, x: Array, y: Array) -> None:
         super().__init__(x, y)
+        self.x_ref, self.middle = float(x.min()), float(np.log(self.y_max))
         self.set_bounds((-10.0, -1e-3))
 
     def starts(self) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from scaling_studies.curves import standard_error
-from scaling_studies.points import measured
+from scaling_studies.points import chosen
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Shortfall:
 
 def references(points: pd.DataFrame) -> list[Reference]:
     """Raw pixels first, then the untrained encoders by objective and size."""
-    rows = measured(points)
+    rows = chosen(points)
     rows = rows[rows["kind"] != "trained"].sort_values(["kind", "objective", "params_encoder", "name"])
     found = []
     for (kind, objective, preset), same in rows.groupby(["kind", "objective", "preset"], sort=False, dropna=False):
@@ -62,7 +62,7 @@ def shortfalls(points: pd.DataFrame) -> list[Shortfall]:
 
     Noise is 1.96 standard errors of the difference.
     """
-    rows = measured(points)
+    rows = chosen(points)
     rows = rows[rows["kind"] == "trained"]
     errors = standard_error(rows["value"].to_numpy(dtype=float), rows["num_test"].to_numpy(dtype=float))
     known = references(points)
@@ -79,7 +79,7 @@ def shortfalls(points: pd.DataFrame) -> list[Shortfall]:
 
 def num_held(points: pd.DataFrame) -> dict[str, int]:
     """How many trained runs are held against each reference, by its name."""
-    rows = measured(points)
+    rows = chosen(points)
     rows = rows[rows["kind"] == "trained"]
     known = references(points)
     pairs = zip(rows["objective"], rows["preset"], strict=True)
@@ -88,7 +88,7 @@ def num_held(points: pd.DataFrame) -> dict[str, int]:
 
 def missing_references(points: pd.DataFrame) -> list[str]:
     """Names of the references that trained runs should be held against and that were not measured."""
-    rows = measured(points)
+    rows = chosen(points)
     trained = rows[rows["kind"] == "trained"].sort_values(["objective", "params_encoder"])
     have = {reference.name for reference in references(points)}
     pairs = trained[["objective", "preset"]].drop_duplicates()

@@ -1,68 +1,104 @@
-"""One self-contained HTML page about a study: answers, figures, constants, references, every run, the commands."""
+"""One report about a study, as a self-contained HTML page and as Markdown with its figures beside it.
+
+Both say the same: answers, warnings, figures, law ranking, constants, references, predictions, every run, provenance.
+"""
 
 from __future__ import annotations
 
 import base64
-import shlex
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
-from matplotlib import rc_context
 
-from arvis_scale import __version__
-from arvis_scale.atomic import read_json
-from scaling_studies.axes import STYLE
-from scaling_studies.collect import SWEEP_SCHEMA
-from scaling_studies.figures import FIGURES, figure_bytes
+from arvis_scale.atomic import write_text
+from scaling_studies.figures.drawing import Drawing, figure_bytes
+from scaling_studies.figures.study import StudyFigures, draw_study
 from scaling_studies.points import measured, missing_runs
+from scaling_studies.provenance import provenance
 from scaling_studies.references import num_held
 from scaling_studies.statements import count, efficiency_statement, method_name, percent
 
-_CAPTIONS = {
-    "error_vs_unique_images": "Linear-probe error against the number of <em>unique images</em> in the pretraining set, "
-    "one panel per encoder size. The number of samples seen, repeats counted, stands in each panel's title. "
-    "Runs of different methods at one number of images are set apart sideways by a hair.",
-    "error_vs_params": "Linear-probe error against <em>encoder parameters</em>, at the largest pretraining set with "
-    "enough encoder sizes.",
+_RUNS = (
+    "Bars: 95% binomial intervals of the probe. Lines: fitted law with its 95% bootstrap band, dashed beyond the "
+    "measured range; thin dashes from point to point where there is no fit. Dotted: untrained encoders."
+)
+_RATIO = "Above 1 the first method needs less; the band is the 95% bootstrap interval, read off inside the data only."
+CAPTIONS = {
+    "error_vs_unique_images": "Error against the number of unique images in the pretraining set, one panel per encoder "
+    f"size. Runs of different methods at one number of images are set apart sideways by a hair. {_RUNS}",
+    "error_vs_samples_seen": f"Error against the number of samples seen, repeats counted, per encoder size. {_RUNS}",
+    "error_vs_params": "Error against encoder parameters, at the largest pretraining set with enough encoder sizes. "
+    f"{_RUNS}",
+    "error_vs_compute": "Error against training compute of every run. Crosses: the lowest error in each of five equal "
+    "bins of log compute, at the bin's center; line: the power law through them (approach 1 of Hoffmann et al. 2022).",
+    "iso_loss": "Contours of equal error of the law fitted over encoder parameters and data, inside the data only.",
+    "efficiency_over_unique_images": f"Sample efficiency in unique images, at the largest encoder. {_RATIO}",
+    "efficiency_over_samples_seen": f"Sample efficiency in samples seen, at the largest encoder. {_RATIO}",
+    "efficiency_over_params_encoder": f"Parameter efficiency. {_RATIO}",
+    "residuals": "What the fitted laws miss: measured over fitted error. Bars: 95% intervals of the measurement.",
+    "extrapolation": "Laws fitted to the lower half of x and seen on the upper one.",
 }
+_LEFT_OUT = ("cover",)
 # Width in inches of a figure that fills the page.
 _FULL_WIDTH = 8.7
-_PACKAGES = ("numpy", "scipy", "pandas", "matplotlib", "scikit-learn")
+_AXES = {
+    "unique_images": "unique images",
+    "samples_seen": "samples seen",
+    "params_encoder": "encoder parameters",
+}
 
 
 def render_report(study_dir: Path, points: pd.DataFrame, fits: dict[str, Any]) -> str:
     """The page as HTML; it loads nothing from anywhere. Its figures are drawn afresh from `points` and `fits`."""
+    return _render("report.html.j2", _content(study_dir, points, fits, draw_study(points, fits)), is_html=True)
+
+
+def write_report(study_dir: Path, points: pd.DataFrame, fits: dict[str, Any]) -> list[Path]:
+    """Write STUDY/report.html, and STUDY/report.md with STUDY/figures; returns the paths of the two reports."""
+    drawn = draw_study(points, fits)
+    content = _content(study_dir, points, fits, drawn)
+    page, text = study_dir / "report.html", study_dir / "report.md"
+    for name, drawing in drawn.drawings.items():
+        drawing.save(study_dir / "figures" / name)
+    write_text(page, _render("report.html.j2", content, is_html=True))
+    write_text(text, _render("report.md.j2", content, is_html=False))
+    return [page, text]
+
+
+def _render(template: str, content: dict[str, Any], *, is_html: bool) -> str:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=is_html, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(count=count, percent=percent, method=method_name, number=_number)
-    template = environment.from_string(resources.files("scaling_studies").joinpath("report.html.j2").read_text("utf-8"))
-    return template.render(
-        title=_study_name(study_dir),
-        answers=_answers(fits),
-        laws=sorted({(c["law"]["title"], c["law"]["formula"], c["law"]["source"]) for c in _fitted(fits)}),
-        has_zero_error=bool((points["value"] == 0).any()),
-        statements=[efficiency_statement(row) for row in fits["efficiency"]],
-        figures=_figures(points, fits),
-        fits=fits,
-        shortfalls=_shortfalls(points, fits),
-        num_trained=int((measured(points)["kind"] == "trained").sum()),
-        missing=missing_runs(points),
-        runs=points.astype(object).where(points.notna(), None).to_dict("records"),
-        hours=float(points["device_seconds"].sum()) / 3600,
-        commands=_commands(study_dir),
-        versions=_versions(),
+    environment.filters.update(
+        count=count, percent=percent, method=method_name, number=_number, axis=_axis, cell=_markdown_cell
     )
+    source = resources.files("scaling_studies").joinpath(template).read_text("utf-8")
+    return environment.from_string(source).render(**content)
 
 
-def _study_name(study_dir: Path) -> str:
-    file = study_dir / "sweep.json"
-    if not file.is_file():
-        return study_dir.resolve().name
-    return str(read_json(file, newest_schema=SWEEP_SCHEMA).get("study") or study_dir.resolve().name)
+def _content(study_dir: Path, points: pd.DataFrame, fits: dict[str, Any], drawn: StudyFigures) -> dict[str, Any]:
+    """Everything both templates show."""
+    origin = provenance(study_dir, points)
+    return {
+        "title": origin.study,
+        "origin": origin,
+        "answers": _answers(fits),
+        "warnings": _warnings(fits, drawn),
+        "laws": sorted({(c["law"]["title"], c["law"]["formula"], c["law"]["source"]) for c in _fitted(fits)}),
+        "has_zero_error": bool((points["value"] == 0).any()),
+        "statements": [efficiency_statement(row) for row in fits["efficiency"]],
+        "figures": [_figure(name, drawing) for name, drawing in drawn.drawings.items() if name not in _LEFT_OUT],
+        "not_drawn": {name: why for name, why in drawn.left_out.items() if name not in _LEFT_OUT},
+        "fits": {"law_ranking": [], "surface": [], "crossings": [], "predictions": [], "warnings": []} | fits,
+        "shortfalls": _shortfalls(points, fits),
+        "num_trained": int((measured(points)["kind"] == "trained").sum()),
+        "missing": missing_runs(points),
+        "runs": points.astype(object).where(points.notna(), None).to_dict("records"),
+        "hours": float(points["device_seconds"].sum()) / 3600,
+    }
 
 
 def _fitted(fits: dict[str, Any]) -> list[dict[str, Any]]:
@@ -91,19 +127,25 @@ def _weight(row: dict[str, Any]) -> tuple[bool, int]:
     return row["status"] == "measured", row["num_encoder_params"]
 
 
-def _figures(points: pd.DataFrame, fits: dict[str, Any]) -> list[dict[str, str]]:
-    with rc_context(STYLE):
-        return [
-            {
-                "data": base64.b64encode(figure_bytes(figure, "svg")).decode(),
-                "caption": caption,
-                "alt": name.replace("_", " "),
-                # One scale for all: text is equally large in every figure.
-                "width": f"{min(100.0, 100 * figure.get_figwidth() / _FULL_WIDTH):.0f}%",
-            }
-            for name, caption in _CAPTIONS.items()
-            for figure in (FIGURES[name](points, fits),)
-        ]
+def _warnings(fits: dict[str, Any], drawn: StudyFigures) -> list[str]:
+    """Sentences of the fits and of the figures, each once."""
+    found = list(fits.get("warnings", []))
+    for one in fits.get("surface", []):
+        found += [f"{method_name(one['objective'])} over N and D: {text}" for text in one.get("warnings", [])]
+    found += [text for drawing in drawn.drawings.values() for text in drawing.warnings]
+    return list(dict.fromkeys(found))
+
+
+def _figure(name: str, drawing: Drawing) -> dict[str, str]:
+    share = min(100.0, 100 * drawing.figure.get_figwidth() / _FULL_WIDTH)
+    return {
+        "name": name,
+        "data": base64.b64encode(figure_bytes(drawing.figure, "svg")).decode(),
+        "caption": CAPTIONS[name],
+        "alt": name.replace("_", " "),
+        # One scale for all: text is equally large in every figure.
+        "width": f"{share:.0f}%",
+    }
 
 
 def _shortfalls(points: pd.DataFrame, fits: dict[str, Any]) -> list[dict[str, Any]]:
@@ -118,18 +160,18 @@ def _shortfalls(points: pd.DataFrame, fits: dict[str, Any]) -> list[dict[str, An
     ]
 
 
-def _commands(study_dir: Path) -> list[str]:
-    """The commands that made the runs, as the sweep recorded them, and the steps from runs to this page."""
-    file = study_dir / "sweep.json"
-    recorded = read_json(file, newest_schema=SWEEP_SCHEMA).get("commands", []) if file.is_file() else []
-    folder = shlex.quote(str(study_dir))
-    return [*recorded, *(f"arvis-scale study {step} {folder}" for step in ("collect", "fit", "plot", "report"))]
+def _number(value: float | None) -> str:
+    """Three significant digits, with an exponent only where nothing else can be read; blank when not known."""
+    return "" if value is None else f"{value:.3g}"
 
 
-def _versions() -> str:
-    return ", ".join([f"arvis_scale {__version__}", *(f"{name} {metadata.version(name)}" for name in _PACKAGES)])
+def _axis(x: str) -> str:
+    return _AXES.get(x, x.replace("_", " "))
 
 
-def _number(value: float) -> str:
-    """Three significant digits, with an exponent only where nothing else can be read."""
-    return f"{value:.3g}"
+def _markdown_cell(text: Any) -> str:
+    """`text` shown as it is by Markdown, on one line: its markup and the table's bars are escaped."""
+    shown = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in ("\\", "|", "`", "*", "_", "[", "]", "~", "$"):
+        shown = shown.replace(mark, f"\\{mark}")
+    return shown

@@ -86,6 +86,8 @@ def _in_blocks(solve: Callable[[Problem, Array, int], Minima], problem: Problem,
     size = max(1, _BLOCK_ELEMENTS // problem.x.shape[1])
     slices = [slice(first, first + size) for first in range(0, len(starts), size)]
     clipped = np.clip(starts, problem.lower, problem.upper)
+    if len(slices) == 1:
+        return _quietly(solve, problem, clipped, steps)
     with np.errstate(all="ignore"), ThreadPoolExecutor(min(len(slices), os.cpu_count() or 1)) as pool:
         parts = list(pool.map(lambda rows: _quietly(solve, problem.rows(rows), clipped[rows], steps), slices))
     return Minima(

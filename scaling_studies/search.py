@@ -16,7 +16,7 @@ from scaling_studies.robust import Problem, minimise, settle
 
 _FEW_POINTS = 32
 _SETTLE_STEPS = 120
-# Two starts have met when their curves are nowhere further apart than this in log y.
+# Two starts have met when their curves are nowhere further apart than this in log y, or in shares of the largest y.
 _SAME_VALUE = 0.005
 # Minima within this fraction of the lowest are the lowest.
 _SAME_OBJECTIVE = 1e-9
@@ -53,7 +53,8 @@ def search(problem: Problem, starts: Array) -> Search:
     )
     settled = settle(few, starts, max_steps=_SETTLE_STEPS)
     with np.errstate(all="ignore"):  # starts that went astray overflow; they are nobody's neighbor
-        curves = problem.form.value(few.x, settled.theta)
+        unit = 1.0 if problem.form.link == "log" else float(np.abs(few.target).max())
+        curves = problem.form.value(few.x, settled.theta) / unit
         first, valley = _valleys(curves, settled.objective)
     minima = minimise(problem, settled.theta[first])
     order = np.argsort(np.where(np.isfinite(minima.objective), minima.objective, np.inf), kind="stable")

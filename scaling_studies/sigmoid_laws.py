@@ -9,6 +9,8 @@ from scaling_studies.laws import Array, Parameter
 from scaling_studies.power_laws import CurveForm
 
 _NEWTON_STEPS = 60
+# An a of 0 has no y above y_0; this one acts as 0 below it.
+_LEAST_A = 1e-6
 
 
 class M4(CurveForm):
@@ -35,7 +37,7 @@ class M4(CurveForm):
         super().__init__(x, y)
         top = 1.0 if self.y_max <= 1 else 10 * self.y_max
         least_top = max(0.9, 0.5 * (self.y_min + self.y_max) / self.y_max)
-        self.lower = np.array([0.0, least_top, 0.0, -60.0, -10.0])
+        self.lower = np.array([0.0, least_top, _LEAST_A, -60.0, -10.0])
         self.upper = np.array([1.0, top / self.y_max, 10.0, 60.0, -1e-3])
 
     def starts(self) -> Array:
@@ -73,16 +75,16 @@ class M4(CurveForm):
     def to_params(self, theta: Array) -> Array:
         floor, top, a, level, c = theta.T
         b = np.exp(level - c * np.log(self.x_ref))
-        return np.stack([floor * self.y_min, top * self.y_max, a, b, c], axis=1)
+        return np.stack([floor * self.y_min, top * self.y_max, np.where(a <= _LEAST_A, 0.0, a), b, c], axis=1)
 
     def from_params(self, params: Array) -> Array:
         y_inf, y_0, a, b, c = params.T
         return np.stack([y_inf / self.y_min, y_0 / self.y_max, a, np.log(b) + c * np.log(self.x_ref), c], axis=1)
 
     def _unpacked(self, theta: Array) -> tuple[Array, Array, Array, Array]:
-        """y_inf, y_0, a and log(y_0 - y_inf), each `S x 1`; an a of 0 has no y above y_0, 1e-6 acts as 0 below it."""
+        """y_inf, y_0, a and log(y_0 - y_inf), each `S x 1`."""
         floor, top = theta[:, :1] * self.y_min, theta[:, 1:2] * self.y_max
-        return floor, top, np.maximum(theta[:, 2:3], 1e-6), np.log(top - floor)
+        return floor, top, np.maximum(theta[:, 2:3], _LEAST_A), np.log(top - floor)
 
     def _solve(self, x: Array, theta: Array) -> Array:
         _, _, a, log_span = self._unpacked(theta)

@@ -6,7 +6,12 @@ import math
 from typing import Any
 
 METHOD_NAMES = {"xtra": "XTRA", "digpt": "D-iGPT", "aim": "AIM", "igpt": "iGPT", "mae": "MAE"}
-_UNITS = {"unique_images": "unique images", "params_encoder": "encoder parameters"}
+_UNITS = {
+    "unique_images": "unique images",
+    "samples_seen": "samples seen",
+    "params_encoder": "encoder parameters",
+    "compute": "training FLOPs",
+}
 
 
 def method_name(objective: str) -> str:
@@ -21,8 +26,10 @@ def method_order(objective: str) -> tuple[int, str]:
 
 
 def count(number: float) -> str:
-    """A count in at most three digits and a unit: 1437 -> 1.44k, 85843200 -> 85.8M."""
+    """A count in at most three digits and a unit: 1437 -> 1.44k, 85843200 -> 85.8M; from 1e15 on with an exponent."""
     if number < 999.5:
+        return f"{number:.3g}"
+    if number >= 999.5e12:
         return f"{number:.3g}"
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= 0.9995 * size:
@@ -41,7 +48,8 @@ def times(ratio: float) -> str:
 
 
 def ratio_interval(low: float | None, high: float | None) -> str:
-    """The 95% interval of a ratio; `None` is an open end."""
+    """The 95% interval of a ratio; `None` (or 0 and inf) is an open end."""
+    low, high = low or None, None if high is None or math.isinf(high) else high
     if low is None and high is None:
         return "95% interval open at both ends: not determined by these points"
     if low is None:
@@ -58,16 +66,47 @@ def efficiency_statement(row: dict[str, Any]) -> str:
     if row["status"] != "measured":
         return f"{first} against {second} in {unit}{_setting(row)}: {row['reason']}.{_notes(row)}"
     at = f"At a linear-probe error of {percent(row['quality'])} ({_where(row['at'])}){_setting(row)}"
+    return f"{at}, {ratio_sentence(first, second, unit, row)}{_notes(row)}"
+
+
+def ratio_sentence(first: str, second: str, unit: str, row: dict[str, Any]) -> str:
+    """What `first` needs where `second` needs more or less, the ratio and its interval; `row` as in `Efficiency`."""
     needs = f"{first} needs {count(row['x_1'])} {unit} where {second} needs {count(row['x_2'])}"
-    sentence = f"{at}, {needs}: {times(row['ratio'])} as efficient ({ratio_interval(row['low'], row['high'])})."
+    sentence = f"{needs}: {times(row['ratio'])} as efficient ({ratio_interval(row['low'], row['high'])})."
     outside = [
         f"{percent(row[key])} of {name}'s"
         for name, key in ((first, "outside_1"), (second, "outside_2"))
         if row[key] >= 0.005
     ]
     if outside:
-        sentence += f" {' and '.join(outside)} bootstrap curves do not pass this error within the data."
-    return sentence + _notes(row)
+        sentence += f" {' and '.join(outside)} bootstrap curves do not pass this quality within the data."
+    beyond = max(row.get("beyond_1", 1.0), row.get("beyond_2", 1.0))
+    if beyond > 1 + 1e-9:
+        sentence += f" Extrapolated: {beyond:.3g} times beyond the data."
+    return sentence
+
+
+def prediction_statement(row: dict[str, Any]) -> str:
+    """One row of the predictions of fits.json as a sentence."""
+    who, quality = f"{method_name(row['objective'])}{_setting(row)}", percent(row["quality"])
+    places = [f"{count(value)} {_UNITS.get(name, name)}" for name, value in row["at"].items()]
+    if row["kind"] == "needed":
+        ends = [end if end is None else count(end) for end in (row["low"], row["high"])]
+        sentence = f"{who} needs {places[0]} for an error of {quality} ({_ends(*ends)})"
+    else:
+        ends = [end if end is None else percent(end) for end in (row["low"], row["high"])]
+        if row["kind"] == "cheapest":
+            sentence = f"{places[0]} are best spent by {who} on {' and '.join(places[1:])}: an error of {quality}"
+        else:
+            sentence = f"{who} would reach an error of {quality} with {' and '.join(places)}"
+        sentence += f" ({_ends(*ends)})"
+    return f"{sentence}." if row["warning"] is None else f"{sentence}; {row['warning']}."
+
+
+def _ends(low: str | None, high: str | None) -> str:
+    if low is None or high is None:
+        return "95% interval " + (f"at least {low}" if low else f"at most {high}" if high else "open at both ends")
+    return f"95% interval {low} to {high}"
 
 
 def _notes(row: dict[str, Any]) -> str:

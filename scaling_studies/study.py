@@ -1,183 +1,134 @@
 """A whole study fitted: every curve its points allow, every pair of methods compared, as one JSON document.
 
-The document (`fits.json`, schema 1) holds everything that figures and report say about the laws:
+The document (`fits.json`, schema 2) holds everything that figures and report say about the laws. Numbers are finite or
+null, where an end is open or nothing is known.
 
-- `curves`: per objective and preset over unique images, per objective over encoder parameters; fitted, or refused with
-  a reason;
-- `efficiency`: per pair of methods and kind of curve, at the lowest and the middle common error, or why not;
-- `references`, `shortfalls`, `missing_references`: raw pixels and untrained encoders, and who does not beat them.
+- `curves`: per objective and preset over unique images, and over samples seen where they vary; per objective over
+  encoder parameters. `status` is `fitted`, or `refused` with a `reason`. All have `objective, preset, x, held,
+  samples_seen, num_encoder_params, runs, notes`; fitted ones also `law` (name, title, formula, source), `params`
+  (value, low, high, unit, meaning, undetermined), `chi2, degrees_of_freedom, birge_ratio, num_starts,
+  num_starts_converged, num_samples_converged, x_range`, `line` and `ahead` (the law inside the data and to twice its
+  largest x, each with its band; `ahead.warning` unless that was validated), `residuals` (per run) and `extrapolation`
+  (the test, or null);
+- `law_ranking`: per curve that was fitted, every law of errors, the best extrapolation first, with `reason` for those
+  that could not be fitted or tested;
+- `surface`: per objective the parametric law over encoder parameters and D (`x` says which), its residuals, a `grid` of
+  values, and where D is samples seen the compute-optimal line `optimum`;
+- `efficiency`: per pair of methods and kind of curve (x `compute`: of two surfaces over samples seen), at the lowest
+  and the middle common error, or why not; `efficiency_curves`: the ratio over all common errors; `crossings`: where two
+  curves cross;
+- `predictions`: errors and needs beyond and between the runs, each with a sentence and its warning;
+- `references`, `shortfalls`, `missing_references`: raw pixels and untrained encoders, and who does not beat them;
+- `warnings`: sentences that whoever shows these fits must show.
 
 It carries no time and no path: equal points give equal bytes.
 """
 
 from __future__ import annotations
 
-import zlib
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from scaling_studies.curves import Curve, curves_over_params, curves_over_unique_images
-from scaling_studies.efficiency import common_errors, efficiency, error_range
-from scaling_studies.fitting import CONFIDENCE, NUM_BOOTSTRAP, Fit, fit_curve, num_points_needed
-from scaling_studies.laws import SaturatingPowerLaw
-from scaling_studies.points import METRIC, measured
+from scaling_studies.curve_documents import ERROR_LAWS, FittedCurve, curve_document, fitted_curve, ranking_document
+from scaling_studies.curves import curves_over_params, curves_over_samples_seen, curves_over_unique_images
+from scaling_studies.intervals import NUM_SAMPLES
+from scaling_studies.law_names import num_parameters
+from scaling_studies.pair_documents import compute_rows, crossing_rows, efficiency_curve, efficiency_rows, pairs
+from scaling_studies.points import METRIC, chosen
 from scaling_studies.references import missing_references, references, shortfalls
-from scaling_studies.statements import method_name, method_order, percent
+from scaling_studies.statements import method_order
+from scaling_studies.surface_documents import (
+    Surface,
+    curve_predictions,
+    fitted_surface,
+    surface_document,
+    surface_predictions,
+)
 
-FITS_SCHEMA = 1
-LAW = SaturatingPowerLaw
-_LINE_POINTS = 80
+FITS_SCHEMA = 2
+LAW = "m2"
+CONFIDENCE = 0.95
 
 
-def fit_study(points: pd.DataFrame) -> dict[str, Any]:
-    """Fit all curves of a study; see the module's docstring for the document.
+def fit_study(points: pd.DataFrame, law: str = LAW) -> dict[str, Any]:
+    """Fit all curves of a study with `law`; see the module's docstring for the document.
 
-    Raises `ValueError` when no trained run has a value, or when the probes were made on different data.
+    Raises `ValueError` when no trained run has a value, when the probes were made on different data, and for a law that
+    is none of errors in one variable.
     """
-    rows = measured(points)
-    if not (rows["kind"] == "trained").any():
+    if law not in ERROR_LAWS:
+        raise ValueError(f"law {law!r} is none of {', '.join(ERROR_LAWS)}, the laws of errors in one variable")
+    if not (chosen(points)["kind"] == "trained").any():
         raise ValueError("no trained run has a result yet: nothing to fit; see column status of the points")
-    num_needed = num_points_needed(LAW)
-    curves = curves_over_unique_images(points, num_needed) + curves_over_params(points, num_needed)
-    curves.sort(key=lambda curve: (curve.preset is None, method_order(curve.objective)))
-    fitted = [(curve, *_fit_or_reason(curve)) for curve in curves]
+    fitted = _fitted_curves(points, law)
+    two = pairs(fitted)
+    documents = [curve_document(item) for item in fitted]
+    surfaces = _surfaces(fitted)
+    by_compute = [compute_rows(*pair) for pair in combinations(surfaces, 2)]
     return {
         "schema_version": FITS_SCHEMA,
         "metric": METRIC,
         "confidence": CONFIDENCE,
-        "num_bootstrap": NUM_BOOTSTRAP,
-        "curves": [_curve_document(curve, fit, reason) for curve, fit, reason in fitted],
-        "efficiency": _efficiency_rows(fitted),
+        "num_bootstrap": NUM_SAMPLES,
+        "curves": documents,
+        "law_ranking": [ranking_document(item.curve) for item in fitted if item.fit is not None],
+        "surface": [surface_document(surface) for surface in surfaces],
+        "efficiency": [
+            *(row for pair in two for row in efficiency_rows(*pair)),
+            *(row for rows, _ in by_compute for row in rows),
+        ],
+        "efficiency_curves": [
+            *(row for pair in two for row in efficiency_curve(*pair)),
+            *(row for _, rows in by_compute for row in rows),
+        ],
+        "crossings": [row for pair in two for row in crossing_rows(*pair)],
+        "predictions": [
+            *_predictions(fitted, documents),
+            *(row for surface in surfaces for row in surface_predictions(surface)),
+        ],
         "references": [vars(reference) for reference in references(points)],
         "shortfalls": [vars(found) | {"reference": found.reference.name} for found in shortfalls(points)],
         "missing_references": missing_references(points),
+        "warnings": _cell_warnings(points),
     }
 
 
-def _fit_or_reason(curve: Curve) -> tuple[Fit | None, str | None]:
-    """The curve's fit, or the sentence why it has none."""
-    try:
-        # The seed hangs on the curve's name alone: a curve added to a study leaves the others' intervals as they were.
-        return fit_curve(LAW, *curve.arrays(), x_name=curve.x, seed=zlib.crc32(curve.label.encode())), None
-    except ValueError as error:
-        return None, str(error)
+def _fitted_curves(points: pd.DataFrame, law: str) -> list[FittedCurve]:
+    """Every curve with its fit: over images first, ours before its rivals."""
+    num_needed = num_parameters(law) + 1
+    curves = [
+        *curves_over_unique_images(points, num_needed),
+        *curves_over_samples_seen(points, num_needed),
+        *curves_over_params(points, num_needed),
+    ]
+    curves.sort(key=lambda curve: (curve.preset is None, method_order(curve.objective)))
+    return [fitted_curve(curve, law) for curve in curves]
 
 
-def _curve_document(curve: Curve, fit: Fit | None, reason: str | None) -> dict[str, Any]:
-    common: dict[str, Any] = {
-        "objective": curve.objective,
-        "preset": curve.preset,
-        "x": curve.x,
-        "held": curve.held,
-        "samples_seen": list(curve.samples_seen),
-        "num_encoder_params": int(curve.points["params_encoder"].max()),
-        "runs": list(curve.points["name"]),
-        "notes": curve.notes,
-    }
-    if fit is None:
-        return {"status": "refused", "reason": reason} | common
-    caution = fit.caution()
-    if caution:
-        common["notes"] = [*curve.notes, caution]
-    return {"status": "fitted", "reason": None} | common | _fit_document(fit)
+def _surfaces(fitted: list[FittedCurve]) -> list[Surface]:
+    """One surface per objective, ours before its rivals."""
+    objectives = sorted({item.curve.objective for item in fitted}, key=method_order)
+    return [fitted_surface([item for item in fitted if item.curve.objective == name]) for name in objectives]
 
 
-def _fit_document(fit: Fit) -> dict[str, Any]:
-    undetermined = fit.undetermined()
-    params = {}
-    for parameter, value in zip(fit.law.parameters, fit.params, strict=True):
-        low, high = fit.interval(parameter.name)
-        params[parameter.name] = {
-            "value": float(value),
-            "low": low,
-            "high": high,
-            "unit": parameter.unit,
-            "meaning": parameter.meaning,
-            "undetermined": undetermined.get(parameter.name),
-        }
-    line_x = np.geomspace(*fit.x_range, _LINE_POINTS)
-    low_band, high_band = fit.band(line_x)
-    return {
-        "law": {
-            "name": fit.law.name,
-            "title": fit.law.title,
-            "formula": fit.law.formula,
-            "source": fit.law.source,
-            "constants": fit.law.constants(),
-        },
-        "params": params,
-        "chi2": fit.chi2,
-        "degrees_of_freedom": fit.degrees_of_freedom,
-        "birge_ratio": fit.birge_ratio,
-        "num_starts": fit.num_starts,
-        "num_starts_converged": fit.num_starts_converged,
-        "num_samples_converged": fit.num_samples_converged,
-        "x_range": list(fit.x_range),
-        "line": {
-            "x": line_x.tolist(),
-            "y": fit.predict(line_x).tolist(),
-            "low": low_band.tolist(),
-            "high": high_band.tolist(),
-        },
-    }
-
-
-def _efficiency_rows(fitted: list[tuple[Curve, Fit | None, str | None]]) -> list[dict[str, Any]]:
-    """Every pair of methods on every kind of curve that both have: same axis, same preset."""
+def _predictions(fitted: list[FittedCurve], documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
-    for first, second in combinations(fitted, 2):
-        pair = sorted((first, second), key=lambda item: method_order(item[0].objective))
-        if first[0].objective != second[0].objective and (first[0].x, first[0].preset) == (
-            second[0].x,
-            second[0].preset,
-        ):
-            rows += _compare(*pair)
+    for item, document in zip(fitted, documents, strict=True):
+        others = [first if second is item else second for first, second in pairs(fitted) if item in (first, second)]
+        test = document.get("extrapolation")
+        rows += curve_predictions(item, others, 1.0 if test is None else test["validated"])
     return rows
 
 
-def _compare(
-    first: tuple[Curve, Fit | None, str | None], second: tuple[Curve, Fit | None, str | None]
-) -> list[dict[str, Any]]:
-    """Efficiency of the first curve's method over the second's at two errors, or one row that says why it has none."""
-    (curve_1, fit_1, reason_1), (curve_2, fit_2, reason_2) = first, second
-    names = [method_name(curve.objective) for curve in (curve_1, curve_2)]
-    common: dict[str, Any] = {
-        "method_1": curve_1.objective,
-        "method_2": curve_2.objective,
-        "x": curve_1.x,
-        "preset": curve_1.preset,
-        "num_encoder_params": int(curve_1.points["params_encoder"].max()),
-        "notes": _differences(curve_1, curve_2),
-    }
-    if fit_1 is None or fit_2 is None:
-        reasons = [f"{name}: {reason}" for name, reason in zip(names, (reason_1, reason_2), strict=True) if reason]
-        return [common | {"status": "not fitted", "reason": "; ".join(reasons)}]
-    errors = common_errors(fit_1, fit_2)
-    if errors is None:
-        (best_1, worst_1), (best_2, worst_2) = error_range(fit_1), error_range(fit_2)
-        spans = [
-            f"{name}'s fitted error goes from {percent(worst)} to {percent(best)}"
-            for name, best, worst in ((names[0], best_1, worst_1), (names[1], best_2, worst_2))
-        ]
-        return [common | {"status": "not reached", "reason": f"not reached within the data: {', '.join(spans)}"}]
-    rows = []
-    for at, error in (("lowest", errors[0]), ("middle", sum(errors) / 2)):
-        ratio = vars(efficiency(fit_1, fit_2, at=error))
-        open_ends = {"low": ratio["low"] or None, "high": ratio["high"] if np.isfinite(ratio["high"]) else None}
-        rows.append(common | {"status": "measured", "reason": None, "at": at} | ratio | open_ends)
-    return rows
-
-
-def _differences(curve_1: Curve, curve_2: Curve) -> list[str]:
-    """What is not the same at the two curves although it should be, in sentences."""
+def _cell_warnings(points: pd.DataFrame) -> list[str]:
+    """Tune cells whose choice is not final, in sentences."""
     found = []
-    if curve_1.samples_seen != curve_2.samples_seen:
-        spans = [" to ".join(f"{end:,}" for end in sorted(set(curve.samples_seen))) for curve in (curve_1, curve_2)]
-        found.append(f"samples_seen differ: {curve_1.objective} {spans[0]}, {curve_2.objective} {spans[1]}")
-    images = [curve.held.get("unique_images") for curve in (curve_1, curve_2)]
-    if images[0] != images[1]:
-        found.append(f"unique_images differ: {curve_1.objective} {images[0]:,}, {curve_2.objective} {images[1]:,}")
+    for cell, rows in points.groupby("cell", sort=True):
+        num_open, has_result = int(rows["value"].isna().sum()), rows["value"].notna()
+        if num_open:
+            found.append(f"tune cell {cell}: {num_open} of {len(rows)} runs have no result, its choice is not final")
+        if has_result.any() and not rows["chosen"][has_result].fillna(True).any():
+            found.append(f"tune cell {cell}: no run has a val_loss, so that none is chosen and none is on a curve")
     return found

@@ -151,7 +151,11 @@ def _ranked(points: Points, law: str, x: str | Sequence[str], y: str, options: d
     row: dict[str, Any] = dict.fromkeys(_RANKED, np.nan) | {"law": law, "reason": None}
     try:
         fit = fit_law(points, law, x=x, y=y, **options)
-        row |= {"num_params": fit.num_free, "rmse": _rms(fit.residuals), **information_criteria(fit)}
+        row |= {
+            "num_params": fit.num_free,
+            "rmse": _rms(_log_error(fit, _table_and_names(points, x)[0], y)),
+            **information_criteria(fit),
+        }
         test = extrapolation_test(points, law, x=x, y=y, **options)
     except ValueError as error:
         return row | {"reason": str(error)}
@@ -168,8 +172,9 @@ def _table_and_names(points: Points, x: str | Sequence[str]) -> tuple[pd.DataFra
 
 
 def _log_error(fit: LawFit, rows: pd.DataFrame, y: str) -> Array:
+    """log(predicted / measured) per row; an error of 0 has none and is left out."""
     measured: NDArray[np.float64] = rows[y].to_numpy(dtype=np.float64)
-    return np.log(fit.predict(rows)) - np.log(measured)
+    return np.log(fit.predict(rows)[measured > 0]) - np.log(measured[measured > 0])
 
 
 def _rms(error: Array) -> float:

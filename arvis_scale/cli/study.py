@@ -1,50 +1,20 @@
-"""`arvis-scale study ...`: runs to points, laws, figures and a report."""
+"""`arvis-scale study ...` is `python -m scaling_studies ...`: one command line under two names."""
 
 from __future__ import annotations
 
-from arvis_scale.cli.app import StudyFolder, console, study_app
+import typer
+
+from arvis_scale.cli.app import app
 
 
-@study_app.command("collect")
-def study_collect(folder: StudyFolder) -> None:
-    """Gather the runs' results into DIR/points.csv.
+# Its own options and --help are those of the command line that it hands everything to.
+@app.command(
+    "study",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    short_help="Runs or tables to points, laws, efficiency, figures and a report.",
+)
+def study(context: typer.Context) -> None:
+    """Points to laws, efficiency, predictions, figures and a report: of study folders and of any table."""
+    from scaling_studies.cli import app as studies
 
-    Example: `arvis-scale study collect runs/demo`
-    """
-    from scaling_studies import commands
-
-    console.print(commands.collect(folder))
-
-
-@study_app.command("fit")
-def study_fit(folder: StudyFolder) -> None:
-    """Fit laws to DIR/points.csv and write DIR/fits.json.
-
-    Example: `arvis-scale study fit runs/demo`
-    """
-    from scaling_studies import commands
-
-    console.print(commands.fit(folder))
-
-
-@study_app.command("plot")
-def study_plot(folder: StudyFolder) -> None:
-    """Draw points and laws into DIR/figures.
-
-    Example: `arvis-scale study plot runs/demo`
-    """
-    from scaling_studies import commands
-
-    for path in commands.plot(folder):
-        console.print(path)
-
-
-@study_app.command("report")
-def study_report(folder: StudyFolder) -> None:
-    """Write DIR/report.html, one self-contained page.
-
-    Example: `arvis-scale study report runs/demo`
-    """
-    from scaling_studies import commands
-
-    console.print(commands.report(folder))
+    studies(args=context.args, prog_name="arvis-scale study", standalone_mode=False)

@@ -128,3 +128,52 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     with pytest.raises(ValueError, match="holds no runs: run `arvis-scale sweep submit` first"):
         collect(tmp_path)
+
+
+def write_sweep(study: Path, tune: dict[str, Any] | None, cells: dict[str, str | None]) -> None:
+    runs = [{"name": name, "kind": "train", "job": "1", "cell": cell} for name, cell in cells.items()]
+    (study / "sweep.json").write_text(json.dumps({"schema_version": 2, "study": "s", "runs": runs, "tune": tune}))
+
+
+def test_of_a_tune_cell_the_run_of_lowest_val_loss_is_chosen(
+    tmp_path: Path, result: Result, write_run: WriteRun
+) -> None:
+    losses = {"a-1": 0.5, "a-2": 0.4, "a-3": None, "b-1": 0.9, "alone": 0.9}
+    for name, loss in losses.items():
+        write_run(tmp_path, name, "completed", result(name, val_loss=loss))
+    write_run(tmp_path, "b-2", "running")
+    cells = {name: name[0] if "-" in name else None for name in [*losses, "b-2"]}
+    write_sweep(tmp_path, {"keys": ["optimizer.learning_rate"], "by": "val_loss"}, cells)
+    points = collect(tmp_path).set_index("name")
+    assert points["chosen"].dropna().to_dict() == {
+        "a-1": False,
+        "a-2": True,
+        "a-3": False,
+        "b-1": True,
+        "alone": True,
+    }
+    assert points["cell"].dropna().to_dict() == {"a-1": "a", "a-2": "a", "a-3": "a", "b-1": "b", "b-2": "b"}
+
+
+def test_another_rule_than_val_loss_is_refused(tmp_path: Path, result: Result, write_run: WriteRun) -> None:
+    write_run(tmp_path, "a", "completed", result("a"))
+    write_sweep(tmp_path, {"keys": ["seed"], "by": "train_loss"}, {"a": "a"})
+    with pytest.raises(ValueError, match="sweep.json, key tune: expected null or the rule by val_loss"):
+        collect(tmp_path)
+
+
+def test_rows_of_others_come_with_the_study(tmp_path: Path, result: Result, write_run: WriteRun) -> None:
+    write_run(tmp_path, "a", "completed", result("a"))
+    text = "objective,params,unique_images,samples_seen,accuracy,source\naim,6e8,2e9,2e9,0.785,arXiv 2401.08541\n"
+    (tmp_path / "imported.csv").write_text(text)
+    row = row_of(tmp_path, "imported-1")
+    assert (row["kind"], row["objective"], row["source"]) == ("imported", "aim", "arXiv 2401.08541")
+    assert (row["params_encoder"], row["samples_seen"]) == (600_000_000, 2_000_000_000)
+    assert row["value"] == pytest.approx(0.215)
+    (tmp_path / "imported.json").write_text("[]")
+    with pytest.raises(ValueError, match="has imported.csv and imported.json: keep one"):
+        collect(tmp_path)
+    (tmp_path / "imported.json").unlink()
+    (tmp_path / "imported.csv").write_text("objective,error\naim,0.2\n")
+    with pytest.raises(ValueError, match="imported.csv needs the columns objective, source and error"):
+        collect(tmp_path)

@@ -54,7 +54,7 @@ def test_unmeasured_runs_are_told_after_collecting(study: Path) -> None:
 
 
 def test_fits_say_their_schema_version(study: Path) -> None:
-    assert json.loads((study / "fits.json").read_text())["schema_version"] == 1
+    assert json.loads((study / "fits.json").read_text())["schema_version"] == 2
 
 
 def test_importing_the_commands_imports_no_training_package() -> None:

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from scaling_studies.curves import Curve, curves_over_params, curves_over_unique_images
+from scaling_studies.curves import (
+    Curve,
+    curves_over_params,
+    curves_over_samples_seen,
+    curves_over_unique_images,
+    standard_error,
+)
 
 Rows = Callable[..., list[dict[str, Any]]]
 Table = Callable[[list[dict[str, Any]]], pd.DataFrame]
@@ -54,6 +61,38 @@ def test_over_parameters_the_largest_set_with_enough_sizes_is_held(curve_rows: R
     curve = only(curves_over_params(table(rows), 4))
     assert curve.held == {"unique_images": 100, "samples_seen": 100_000}
     assert list(curve.points["params_encoder"]) == [30_000, 210_000, 1_200_000, 2_700_000]
+
+
+def test_other_numbers_of_samples_on_one_set_make_a_curve_of_their_own(curve_rows: Rows, table: Table) -> None:
+    rows = [row for seen in (1_000, 2_000, 4_000, 8_000) for row in curve_rows(images=(10, 100), samples_seen=seen)]
+    curve = only(curves_over_samples_seen(table(rows), 4))
+    assert (curve.x, curve.held) == ("samples_seen", {"unique_images": 100})
+    assert list(curve.points["samples_seen"]) == [1_000, 2_000, 4_000, 8_000]
+    assert curves_over_samples_seen(table(curve_rows()), 4) == []
+
+
+def test_a_run_that_lost_its_cell_is_on_no_curve(curve_rows: Rows, table: Table) -> None:
+    lost = curve_rows(cell="c", chosen=False, val_loss=2.0)
+    curve = only(curves_over_unique_images(table(curve_rows() + lost), 4))
+    assert len(curve.points) == 4
+    assert curve.notes == []
+
+
+def test_rows_of_others_are_on_no_curve(curve_rows: Rows, row: Callable[..., dict[str, Any]], table: Table) -> None:
+    others = row("AIM", kind="imported", source="arXiv 2401.08541", probe_data=None, num_test=None)
+    assert len(only(curves_over_unique_images(table([*curve_rows(), others]), 4)).points) == 4
+
+
+@pytest.mark.parametrize("error", [0.0, 1.0])
+def test_standard_error_is_above_zero_at_the_ends(error: float) -> None:
+    (value,) = standard_error(np.array([error]), np.array([100.0]))
+    # Two of 104: sqrt(2 * 102 / 104^3).
+    assert value == pytest.approx(np.sqrt(2 * 102 / 104**3))
+
+
+def test_standard_error_of_many_images_is_the_binomial_one() -> None:
+    (value,) = standard_error(np.array([0.3]), np.array([1e8]))
+    assert value == pytest.approx(np.sqrt(0.3 * 0.7 / 1e8), rel=1e-6)
 
 
 def test_references_and_missing_runs_are_on_no_curve(

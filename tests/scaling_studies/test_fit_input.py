@@ -38,8 +38,8 @@ def changed(row: int, column: str, value: float) -> pd.DataFrame:
         (curve(error=100 * curve()["error"].to_numpy()), "per cent? Divide it by 100"),
         (curve(samples_seen=1e6), "column samples_seen is 1e+06 in all 12 rows: one size only"),
         (curve(error=0.2), "column error is 0.2 in all 12 rows: a constant column"),
-        (curve(error=0.9 - 3 * X**-0.4), "column error rises with samples_seen, so that it looks like an accuracy"),
-        (curve()[:3], "not enough points: 3, a saturating power law with 3 parameters needs 4"),
+        (curve(error=0.9 - 3 * X**-0.4), "which no saturating power law does: is it an accuracy? Then fit 1 - error"),
+        (curve()[:3], "not enough points: 3 distinct samples_seen, a saturating power law needs 4"),
         (pd.concat([curve()[:3]] * 4, ignore_index=True), "not enough points: 3 distinct samples_seen"),
         (curve().rename(columns={"error": "err"}), "no column 'error'; there are samples_seen, err"),
         (curve()[:0], "points have no rows"),
@@ -53,7 +53,7 @@ def test_points_that_no_fit_can_use_are_named_in_one_line(points: pd.DataFrame, 
 
 
 def test_an_error_given_as_accuracy_is_named() -> None:
-    with pytest.raises(ValueError, match="column error falls with samples_seen, so that it looks like an error"):
+    with pytest.raises(ValueError, match="column error falls with samples_seen: is it an error\\? Then fit 1 - error"):
         fit_law(curve(), law="accuracy", x="samples_seen", y="error")
 
 
@@ -61,6 +61,19 @@ def test_one_model_size_makes_no_law_in_n_and_d() -> None:
     points = CASES["parametric"].points() | {"x0": np.full(64, 1e8)}
     with pytest.raises(ValueError, match="column x0 is 1e\\+08 in all 64 rows: one size only"):
         fit_law(points, law="parametric", x=("x0", "x1"), y="y")
+
+
+def test_an_accuracy_over_sizes_and_data_is_named_and_a_loss_along_a_budget_is_not() -> None:
+    points = pd.DataFrame(CASES["parametric"].points())
+    accuracies = points.assign(error=1 - points["y"] / 12)
+    with pytest.raises(ValueError, match="column error rises with x0 and x1, .* is it an accuracy"):
+        fit_law(accuracies, law="parametric", x=("x0", "x1"), y="error")
+    flops = np.repeat([1e19, 1e20], 9)
+    params = np.tile(np.geomspace(3e8, 3e10, 9), 2)
+    samples = flops / 6 / params
+    loss = 1.69 + 406.4 / params**0.34 + 410.7 / samples**0.28
+    assert loss[8] > loss[0]
+    fit_law({"n": params, "d": samples, "loss": loss}, law="parametric", x=("n", "d"), y="loss")
 
 
 def test_rows_that_disagree_are_named_and_repeats_are_not() -> None:

@@ -9,7 +9,17 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from scaling_studies.points import missing_runs, points_table, read_points, write_points
+from scaling_studies.points import chosen, missing_runs, points_table, read_points, write_points
+
+OTHERS = {
+    "name": "XTRA-B",
+    "kind": "imported",
+    "objective": "xtra",
+    "metric": "linear_probe_error",
+    "value": 0.232,
+    "source": "arXiv 2411.15648",
+    "status": "completed",
+}
 
 
 @pytest.fixture
@@ -18,6 +28,8 @@ def points(row: Callable[..., dict[str, Any]]) -> pd.DataFrame:
         [
             row("a, with a comma", 1 / 3, preset="1", train_loss=0.1 + 0.2),
             row("raw", kind="raw_pixels", objective="raw_pixels", pretrain_data=None, strategy=None),
+            row("lost", cell="a", chosen=False),
+            {**OTHERS, "params_encoder": 85_800_000, "unique_images": 13_100_000},
             {"name": "gone", "status": "failed", "reason": 'said "no"'},
         ]
     )
@@ -55,6 +67,7 @@ def test_a_byte_order_mark_of_a_spreadsheet_is_no_column(points: pd.DataFrame, t
         ("preset", "", "is blank"),
         ("train_flops", "inf", "is not finite"),
         ("kind", "tuned", "'tuned' is none of trained"),
+        ("chosen", "perhaps", "is not true or false"),
         ("metric", "f1", "'f1' is not linear_probe_error"),
         ("num_test", "0", "at least 1 test image"),
         ("status", "done", "'done' is none of pending"),
@@ -79,6 +92,17 @@ def test_a_wrong_cell_is_named_by_file_row_and_column(
 def test_a_run_that_is_there_twice_is_named(row: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match="row 2, column name: 'a' is there twice"):
         points_table([row("a"), row("a")])
+
+
+def test_rows_of_others_say_where_they_are_from(row: Callable[..., dict[str, Any]]) -> None:
+    others = points_table([OTHERS])
+    assert others["source"][0] == "arXiv 2411.15648"
+    with pytest.raises(ValueError, match="column source: is blank; an imported row says where it is from"):
+        points_table([{**OTHERS, "source": None}])
+
+
+def test_the_chosen_rows_are_ours_and_not_lost(points: pd.DataFrame) -> None:
+    assert list(chosen(points)["name"]) == ["a, with a comma", "raw"]
 
 
 def test_missing_and_unknown_columns_are_named(points: pd.DataFrame, tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ from scaling_studies.statements import count, efficiency_statement, ratio_interv
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(0, "0"), (16, "16"), (999.4, "999"), (999.7, "1k"), (1_437, "1.44k"), (999_600, "1M"), (85_843_200, "85.8M")],
+    [
+        (0, "0"),
+        (16, "16"),
+        (999.4, "999"),
+        (999.7, "1k"),
+        (1_437, "1.44k"),
+        (999_600, "1M"),
+        (85_843_200, "85.8M"),
+        (3e18, "3e+18"),
+    ],
 )
 def test_counts_have_three_digits_and_a_unit(number: float, text: str) -> None:
     assert count(number) == text
@@ -54,5 +63,5 @@ def test_an_efficiency_is_a_sentence() -> None:
     assert efficiency_statement(row) == (
         "At a linear-probe error of 20.0% (midway in what both measured) with the nano encoder, XTRA needs 1k unique "
         "images where AIM needs 3k: 3.0x as efficient (95% interval: at least 2.5x). 10.0% of AIM's bootstrap curves "
-        "do not pass this error within the data."
+        "do not pass this quality within the data."
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -85,6 +86,118 @@ def test_curves_that_never_meet_are_not_reached(curve_rows: Rows, table: Table) 
     (row,) = [row for row in fits["efficiency"] if row["x"] == "unique_images"]
     assert row["status"] == "not reached"
     assert row["reason"].startswith("not reached within the data: XTRA's fitted error goes from ")
+
+
+@pytest.fixture(scope="module")
+def fits(study: Path) -> dict[str, Any]:
+    return json.loads((study / "fits.json").read_text())
+
+
+def test_every_fitted_curve_says_how_it_goes_on_and_what_is_left(fits: dict[str, Any]) -> None:
+    fitted = [curve for curve in fits["curves"] if curve["status"] == "fitted"]
+    assert len(fitted) == 6
+    for curve in fitted:
+        assert [row["run"] for row in curve["residuals"]] == curve["runs"]
+        for row in curve["residuals"]:
+            assert abs(row["value"] - row["fitted"]) < 5 * row["sigma"] * curve["birge_ratio"]
+        ahead = curve["ahead"]
+        assert (ahead["x"][0], ahead["x"][-1]) == pytest.approx((100_000, 200_000))
+        # Four points leave three below half of the largest, too few for the law: nothing is validated.
+        assert curve["extrapolation"] is None
+        assert ahead["warning"] == "unique_images goes 2 times beyond the data: no extrapolation was validated"
+
+
+def test_laws_are_ranked_on_every_fitted_curve(fits: dict[str, Any]) -> None:
+    assert len(fits["law_ranking"]) == 6
+    for ranking in fits["law_ranking"]:
+        rows = {row["law"]: row for row in ranking["rows"]}
+        assert set(rows) == {"m1", "m2", "m3", "m4", "zhai", "bnsl"}
+        assert rows["m1"]["extrapolation_rmse"] > 0
+        assert rows["m1"]["reason"] is None
+        assert rows["bnsl"]["reason"].startswith("not enough points: 4 distinct unique_images")
+
+
+def test_a_surface_goes_through_all_sizes_of_a_method(fits: dict[str, Any]) -> None:
+    surfaces = {surface["objective"]: surface for surface in fits["surface"]}
+    for objective in ("xtra", "aim"):
+        surface = surfaces[objective]
+        assert (surface["status"], surface["x"]) == ("fitted", ["params_encoder", "unique_images"])
+        assert len(surface["runs"]) == 12
+        assert np.shape(surface["grid"]["value"]) == (25, 25)
+        # Cost does not hang on the number of unique images: there is no cheapest point.
+        assert (surface["flops_per_param_sample"], surface["optimum"]) == (None, None)
+        # The truth is 0.05 + 0.12 (U / 1e3)^-0.3 + 0.1 (N / 3e4)^-0.25.
+        assert surface["params"]["beta"]["low"] < 0.3 < surface["params"]["beta"]["high"]
+
+
+def test_over_all_common_errors_the_ratio_holds_the_truth(fits: dict[str, Any]) -> None:
+    assert [curve["preset"] for curve in fits["efficiency_curves"]] == ["nano", "micro", "mini"]
+    for curve in fits["efficiency_curves"]:
+        inside = [
+            (low is None or low < 3.0) and (high is None or high > 3.0)
+            for low, high in zip(curve["low"], curve["high"], strict=True)
+        ]
+        assert np.mean(inside) > 0.6
+        assert np.array(curve["x_2"]) / np.array(curve["x_1"]) == pytest.approx(curve["ratio"])
+
+
+def test_predictions_are_sentences_with_their_warnings(fits: dict[str, Any]) -> None:
+    kinds = {row["kind"] for row in fits["predictions"]}
+    assert kinds == {"quality", "needed"}
+    for row in fits["predictions"]:
+        assert ("beyond the data" in row["text"]) == (row["warning"] is not None) == (row["kind"] == "quality")
+
+
+def test_over_samples_seen_there_are_curves_a_surface_and_its_cheapest_points(
+    curve_rows: Rows, table: Table, row: Callable[..., dict[str, Any]]
+) -> None:
+    rows = []
+    for objective, needs in (("xtra", 1.0), ("aim", 2.0)):
+        for preset, params in (("nano", 30_000), ("micro", 210_000), ("mini", 1_200_000)):
+            for seen in (1e4, 1e5, 1e6, 1e7, 1e8, 1e9):
+                error = 0.05 + 0.1 * (params / 3e4) ** -0.5 + 0.3 * (seen / needs / 1e4) ** -0.3
+                cells = {"objective": objective, "preset": preset, "params_encoder": params, "samples_seen": int(seen)}
+                cells |= {"value_low": error - 0.01, "value_high": error + 0.01, "num_test": 50_000}
+                rows.append(row(f"{objective}-{preset}-n{seen:.0f}", error, **cells, train_flops=7 * params * seen))
+    fits = fit_study(table(rows))
+    assert [curve["x"] for curve in fits["curves"]].count("samples_seen") == 6
+    surface = fits["surface"][0]
+    assert (surface["status"], surface["x"]) == ("fitted", ["params_encoder", "samples_seen"])
+    assert surface["flops_per_param_sample"] == pytest.approx(7.0)
+    optimum = {name: np.array(values) for name, values in surface["optimum"].items()}
+    assert 7 * optimum["params"] * optimum["samples"] == pytest.approx(optimum["compute"])
+    assert np.all(np.diff(optimum["value"]) < 0)
+    assert surface["params"]["alpha"]["value"] == pytest.approx(0.5, rel=1e-3)
+    assert [row["kind"] for row in fits["predictions"]][-2:] == ["cheapest", "cheapest"]
+    # Twice the samples are twice the compute, wherever a budget is split best.
+    measured = [row for row in fits["efficiency"] if row["x"] == "compute"]
+    assert [row["ratio"] for row in measured] == pytest.approx([2.0, 2.0], rel=1e-3)
+    assert measured[1]["low"] < 2.0 < measured[1]["high"]
+    (curve,) = (curve for curve in fits["efficiency_curves"] if curve["x"] == "compute")
+    assert curve["ratio"] == pytest.approx([2.0] * 40, rel=1e-3)
+    curve = next(curve for curve in fits["curves"] if curve["x"] == "samples_seen")
+    # Five of six decades are fitted: the last, a factor of 10, is validated, and 2 is less.
+    assert curve["extrapolation"]["validated"] == pytest.approx(10.0)
+    assert curve["ahead"]["warning"] is None
+
+
+def test_another_law_fits_all_curves(curve_rows: Rows, table: Table) -> None:
+    fits = fit_study(table(curve_rows()), law="m1")
+    (curve,) = [curve for curve in fits["curves"] if curve["preset"]]
+    assert (curve["law"]["name"], list(curve["params"])) == ("m1", ["b", "c"])
+    with pytest.raises(ValueError, match="law 'parametric' is none of m1, m2"):
+        fit_study(table(curve_rows()), law="parametric")
+
+
+def test_a_cell_whose_runs_are_not_all_there_is_said(
+    curve_rows: Rows, row: Callable[..., dict[str, Any]], table: Table
+) -> None:
+    rows = [*curve_rows(), row("tuned", cell="c", chosen=True), {"name": "gone", "status": "running", "cell": "c"}]
+    rows.append(row("lost", cell="d", chosen=False))
+    assert fit_study(table(rows))["warnings"] == [
+        "tune cell c: 1 of 2 runs have no result, its choice is not final",
+        "tune cell d: no run has a val_loss, so that none is chosen and none is on a curve",
+    ]
 
 
 def test_a_study_of_references_alone_is_refused(row: Callable[..., dict[str, Any]], table: Table) -> None:

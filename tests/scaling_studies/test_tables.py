@@ -73,6 +73,25 @@ def test_a_file_that_is_no_table_is_named_in_one_line(tmp_path: Path, name: str,
     assert "\n" not in str(error.value)
 
 
+def test_a_published_table_is_fitted_by_the_published_recipe(tmp_path: Path) -> None:
+    """Nine budgets of 27 sizes as Hoffmann et al. have them, five of the losses spoilt."""
+    rng = np.random.default_rng(0)
+    flops = np.repeat(np.geomspace(6e18, 3e21, 9), 27)
+    size = np.exp(rng.uniform(np.log(4e7), np.log(1.6e10), 243))
+    tokens = flops / 6 / size
+    loss = (1.69 + 406.4 / size**0.34 + 410.7 / tokens**0.28) * np.exp(5e-4 * rng.standard_normal(243))
+    loss[::50] *= 1.2
+    table = pd.DataFrame({"Model Size": size, "Training Tokens": tokens, "Training FLOP": flops, "loss": loss})
+    table.to_csv(tmp_path / "published.csv", index=False)
+    points = load_points(tmp_path / "published.csv", columns={"params": "Model Size", "tokens": "Training Tokens"})
+    fit = fit_law(points, law="parametric", x=("params", "tokens"), y="loss")
+    assert list(fit.params) == ["E", "A", "B", "alpha", "beta"]
+    assert fit.result.num_starts == 4500
+    assert fit.params["E"] == pytest.approx(1.69, rel=0.01)
+    assert (fit.params["alpha"], fit.params["beta"]) == (pytest.approx(0.34, rel=0.03), pytest.approx(0.28, rel=0.03))
+    assert set(fit.outliers) >= {1, 51, 101, 151, 201}
+
+
 def test_a_learning_curve_is_fitted_like_any_points(tmp_path: Path) -> None:
     run = tmp_path / "xtra-nano"
     run.mkdir()

@@ -1,0 +1,65 @@
+"""Error against training compute with the lower envelope (approach 1 of Hoffmann et al. 2022, arXiv 2203.15556)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from scaling_studies.axes import MARKERS, OKABE_ITO, color, is_known, marker, styled
+from scaling_studies.compute import Envelope
+from scaling_studies.figures.drawing import Drawing, NothingToDrawError
+from scaling_studies.figures.error_curves import axis_label, is_error, numbers, value_label
+from scaling_studies.figures.panels import panels_drawing
+from scaling_studies.figures.series import Line, Panel, Series, beyond_warning
+from scaling_studies.statements import method_name, method_order
+
+_BLACK = "#000000"
+_GRID = 80
+
+
+@styled
+def error_vs_compute(
+    points: pd.DataFrame,
+    envelope: Envelope | None = None,
+    *,
+    compute: str = "flops",
+    y: str = "error",
+    by: str = "objective",
+    until: float | None = None,
+) -> Drawing:
+    """y against the column `compute`, one marker per value of `by`, and the `envelope` (of `compute.envelope`).
+
+    Its power law is drawn over the data and dashed on to `until`; the rows that it goes through are listed in the JSON.
+    """
+    names = points[by].astype(str) if by in points else pd.Series("all", index=points.index)
+    rows = numbers(points, compute, y)
+    groups = sorted(names[rows.index].unique(), key=method_order)
+    if len(groups) > len(MARKERS):
+        raise NothingToDrawError(f"{by} has {len(groups)} values, {len(MARKERS)} can be told apart: choose rows")
+    series = [_group(rows[names[rows.index] == name], name, place, compute, y) for place, name in enumerate(groups)]
+    if envelope is not None:
+        series.append(_envelope_series(envelope, rows[compute], compute, y, until))
+    panel = Panel("", compute, axis_label(compute), series)
+    return panels_drawing("error_vs_compute", [panel], y=y, y_label=value_label(y), percent=is_error(y))
+
+
+def _group(rows: pd.DataFrame, name: str, place: int, compute: str, y: str) -> Series:
+    shown = rows.sort_values(compute)
+    tone = color(name) if is_known(name) else OKABE_ITO[place % len(OKABE_ITO)]
+    shape = marker(name) if is_known(name) else MARKERS[place]
+    labels = [str(label) for label in shown.index]
+    x, values = shown[compute].to_numpy(), shown[y].to_numpy()
+    return Series(method_name(name), x, values, tone, shape, names=labels, kind="cloud")
+
+
+def _envelope_series(envelope: Envelope, measured: pd.Series, compute: str, y: str, until: float | None) -> Series:
+    low, high = float(measured.min()), float(measured.max())
+    end = high if until is None else max(until, high)
+    x = np.unique(np.concatenate([np.geomspace(low, end, _GRID), [high]]))
+    factor = end / high
+    warning = beyond_warning(compute, factor, 1.0) if factor > 1 + 1e-9 else None
+    line = Line(x, envelope.line.predict(x), (low, high), warning=warning)
+    label = f"envelope: {envelope.line.scale:.3g} C^{envelope.line.exponent:.3f}"
+    centers, lowest = (envelope.table[name].to_numpy(dtype=float) for name in ("centre", y))
+    names = [str(row) for row in envelope.table.index]
+    return Series(label, centers, lowest, _BLACK, "x", line=line, names=names, kind="bins")

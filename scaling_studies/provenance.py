@@ -1,0 +1,69 @@
+"""Where a study's numbers come from: commands, commits, hashes of its files and data, versions of the packages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from arvis_scale import __version__
+from arvis_scale.atomic import read_json
+from scaling_studies.collect import SWEEP_SCHEMA
+
+_PACKAGES = ("numpy", "scipy", "pandas", "matplotlib")
+_FILES = ("study.yaml", "sweep.json", "points.csv", "fits.json")
+_STEPS = ("collect", "fit", "plot", "report")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """`commands` in order, `commits` with the number of runs at each, `files` with SHA-256, `data_sets` name@hash."""
+
+    study: str
+    commands: list[str]
+    commits: dict[str, int]
+    files: dict[str, str]
+    data_sets: dict[str, list[str]]
+    versions: str
+
+
+def provenance(study_dir: Path, points: pd.DataFrame) -> Provenance:
+    """Read off the study folder; a part that is not there is empty. Raises `ValueError` for a broken sweep.json."""
+    file = study_dir / "sweep.json"
+    sweep = read_json(file, newest_schema=SWEEP_SCHEMA) if file.is_file() else {}
+    folder = shlex.quote(str(study_dir))
+    steps = [f"arvis-scale study {step} {folder}" for step in _STEPS]
+    files = [study_dir / name for name in _FILES]
+    data_sets = {name: sorted(map(str, points[name].dropna().unique())) for name in ("pretrain_data", "probe_data")}
+    return Provenance(
+        study=str(sweep.get("study") or study_dir.resolve().name),
+        commands=[*map(str, sweep.get("commands", [])), *steps],
+        commits=_commits(study_dir),
+        files={path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()},
+        data_sets={name: found for name, found in data_sets.items() if found},
+        versions=", ".join([f"arvis_scale {__version__}", *(f"{name} {metadata.version(name)}" for name in _PACKAGES)]),
+    )
+
+
+def _commits(study_dir: Path) -> dict[str, int]:
+    """How many runs recorded each commit in their environment.json, `not recorded` for those that did not."""
+    found: dict[str, int] = {}
+    for path in sorted(study_dir.glob("runs/*/environment.json")):
+        commit = _commit(path)
+        found[commit] = found.get(commit, 0) + 1
+    return found
+
+
+def _commit(path: Path) -> str:
+    try:
+        environment: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return "unreadable environment.json"
+    commit = environment.get("git_commit") if isinstance(environment, dict) else None
+    return str(commit) if commit else "not recorded"

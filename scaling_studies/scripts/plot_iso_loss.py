@@ -1,0 +1,47 @@
+"""Contours of equal error in the plane of N and D, with the compute-optimal line (approach 3).
+
+    python -m scaling_studies.scripts.plot_iso_loss [POINTS.csv]
+
+The table needs the columns `objective, params, samples_seen, error`; one panel per objective.
+
+It prints for the simulated points:
+
+    XTRA: alpha 0.43, beta 0.38
+    AIM: alpha 0.40, beta 0.39
+    figures/iso_loss.png
+    figures/iso_loss.svg
+    figures/iso_loss.pdf
+    figures/iso_loss.json
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from scaling_studies import fit_law, load_points
+from scaling_studies.example import example_points
+from scaling_studies.figures import fitted_surface, iso_loss_contours
+from scaling_studies.statements import method_name
+
+X = ("params", "samples_seen")
+FIGURE = "figures/iso_loss"
+
+
+def main() -> None:
+    points = load_points(sys.argv[1]) if len(sys.argv) > 1 else example_points()
+    surfaces = []
+    for method in points["objective"].unique():
+        rows = points[points["objective"] == method]
+        fit = fit_law(rows, law="parametric", x=X, y="error")
+        print(f"{method_name(method)}: alpha {fit.params['alpha']:.2f}, beta {fit.params['beta']:.2f}")
+        surfaces.append(replace(fitted_surface(fit), title=method_name(method)))
+    drawing = iso_loss_contours(surfaces, y="error")
+    for warning in drawing.warnings:
+        print(warning)
+    for path in drawing.save(FIGURE):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""What the command line does with a table of points: read, fit, rank, compare and predict, in text and JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scaling_studies.efficiency import crossings, efficiency
+from scaling_studies.law_fit import LawFit, fit_law
+from scaling_studies.law_names import LAWS, law_class
+from scaling_studies.predictions import Prediction, cheapest, needed, predict_quality
+from scaling_studies.slices import COMPUTE
+from scaling_studies.statements import count, ratio_sentence
+from scaling_studies.tables import load_points
+from scaling_studies.trust import extrapolation_test, rank_laws
+
+
+def read_table(path: Path, columns: list[str] | None, where: list[str] | None) -> pd.DataFrame:
+    """The table under our column names, with only the rows whose columns have the values of `where`."""
+    table = load_points(path, _pairs(columns, "--column"))
+    for name, value in _pairs(where, "--where").items():
+        if name not in table:
+            raise ValueError(f"{path} has no column {name!r}; there are {', '.join(map(str, table))}")
+        is_number = pd.api.types.is_numeric_dtype(table[name])
+        kept = table[table[name] == number_of(value, f"--where {name}") if is_number else table[name] == value]
+        if kept.empty:
+            there = ", ".join(map(str, sorted(table[name].unique())[:12]))
+            raise ValueError(f"{path}, column {name}: no row has {value!r}; there are {there}")
+        table = kept
+    return table
+
+
+@dataclass(frozen=True)
+class TableFit:
+    """A law on some rows of a table, in the words of the command line."""
+
+    path: Path
+    law: str
+    x: str
+    y: str
+    columns: list[str] | None
+    where: list[str] | None
+    sigma: str | None
+    fixed: list[str] | None
+    num_breaks: int | None
+    scale: str | None
+
+    def fit(self) -> LawFit:
+        """The law fitted; `fixed` adds to what it holds by itself."""
+        return fit_law(self._points(), self.law, **self._options())
+
+    def validated(self) -> float:
+        """The factor beyond the lower half that the law was scored on; 1 where there are too few points for that."""
+        try:
+            return extrapolation_test(self._points(), self.law, **self._options()).validated
+        except ValueError:
+            return 1.0
+
+    def _points(self) -> pd.DataFrame:
+        return read_table(self.path, self.columns, self.where)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "x": self.x.split(","),
+            "y": self.y,
+            "sigma": self.sigma,
+            "fixed": {**law_class(self.law).held, **numbers(self.fixed, "--fixed")},
+            "num_breaks": self.num_breaks,
+            "scale": self.scale,
+        }
+
+
+def fit_document(fit: LawFit, level: float, method: str | None) -> dict[str, Any]:
+    """Everything about a fit as JSON takes it."""
+    intervals = {name: fit.interval(name, level, method=method) for name in fit.params}
+    return {
+        "law": fit.law,
+        "formula": fit.form.formula,
+        "source": fit.form.source,
+        "x": list(fit.data.x_names),
+        "y": fit.data.y_name,
+        "num_points": len(fit.data.y),
+        "objective": fit.objective,
+        "params": {
+            name: {"value": value, "low": intervals[name][0], "high": intervals[name][1]}
+            for name, value in fit.params.items()
+        },
+        "level": level,
+        "num_starts": fit.result.num_starts,
+        "num_starts_converged": fit.result.num_converged,
+        "x_range": {name: list(ends) for name, ends in fit.x_range.items()},
+        "warnings": fit.warnings,
+    }
+
+
+def ranking(
+    path: Path,
+    x: str,
+    y: str,
+    laws: str | None,
+    columns: list[str] | None,
+    where: list[str] | None,
+    sigma: str | None,
+) -> pd.DataFrame:
+    """`rank_laws` on the table; without `laws` all of errors in as many variables as x has."""
+    names = x.split(",")
+    fitting = [name for name, law in LAWS.items() if law.falls and len(law.variables) == len(names)]
+    chosen = laws.split(",") if laws else fitting
+    options = {name: {"sigma": sigma} for name in chosen}
+    return rank_laws(read_table(path, columns, where), chosen, x=names, y=y, options=options)
+
+
+def compared(
+    names: tuple[str, str], fits: Sequence[LawFit], at: float | None, extrapolate: bool, options: dict[str, Any]
+) -> tuple[str, Any]:
+    """Efficiency of the first method over the second: one sentence at a quality, or a table with the crossings."""
+    first, second = fits
+    if at is not None:
+        found = efficiency(first, second, at=at, extrapolate=extrapolate, **options)
+        sentence = ratio_sentence(*names, found.over, asdict(found))
+        return f"At {first.data.y_name} {at:.4g}, {sentence}", asdict(found)
+    table = efficiency(first, second, extrapolate=extrapolate, **options)
+    shown = table[["quality", "ratio", "low", "high", "x_1", "x_2"]].map(lambda cell: f"{cell:.4g}")
+    places = crossings(first, second, **options)
+    lines = [
+        f"The curves cross at {found.over} {count(found.x)}"
+        + (f" ({count(found.low)} to {count(found.high)})" if found.share > 0 else "")
+        + f", {found.share:.0%} of bootstrap pairs do: below it {names[found.better_below - 1]} is better."
+        for found in places
+    ]
+    text = "\n".join([shown.to_string(index=False), *(lines or ["The curves do not cross within the data."])])
+    return text, {"efficiency": table.to_dict("records"), "crossings": [asdict(found) for found in places]}
+
+
+def predicted_quality(
+    fit: LawFit, at: dict[str, float], validated: float, level: float, method: str | None
+) -> tuple[str, Any]:
+    """y at one point; `validated` is the factor beyond the data that was scored."""
+    found = predict_quality(fit, at, level=level, method=method, validated=validated)
+    place = ", ".join(f"{column} {count(value)}" for column, value in at.items())
+    return f"{fit.data.y_name} {_ends(found, '.4g')} at {place}{_warning(found)}", asdict(found)
+
+
+def predicted_need(
+    fit: LawFit, quality: float, over: str, extrapolate: bool, options: dict[str, Any]
+) -> tuple[str, Any]:
+    """What of one variable a quality takes."""
+    found = needed(fit, quality, over=over, extrapolate=extrapolate, **options)
+    return f"{over} {_ends(found)} for {fit.data.y_name} {quality:.4g}{_warning(found)}", asdict(found)
+
+
+def predicted_best(
+    fit: LawFit, compute: float | None, quality: float | None, options: dict[str, Any]
+) -> tuple[str, Any]:
+    """The N and D of lowest y for a budget, or the cheapest that reach a quality."""
+    held = dict(options.pop("held"))
+    unique_images = held.pop(fit.data.x_names[2], None) if len(fit.data.x_names) == 3 else None
+    if held:
+        raise ValueError(f"--hold {', '.join(held)}: the best split holds nothing of N and D")
+    best = cheapest(fit, compute=compute, quality=quality, unique_images=unique_images, **options)
+    size, samples = fit.data.x_names[:2]
+    text = (
+        f"{COMPUTE} {best.compute:.4g} FLOPs: {size} {_ends(best.params)}, {samples} {_ends(best.samples)}, "
+        f"{fit.data.y_name} {_ends(best.quality, '.4g')}{_warning(best.quality)}"
+    )
+    return text, asdict(best)
+
+
+def numbers(pairs: list[str] | None, option: str) -> dict[str, float]:
+    """`NAME=VALUE` of a repeated option, the values numbers."""
+    return {name: number_of(value, f"{option} {name}") for name, value in _pairs(pairs, option).items()}
+
+
+def number_of(text: str, option: str) -> float:
+    """A number that the command line was given."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{option}: {text!r} is not a number") from None
+
+
+def _pairs(pairs: list[str] | None, option: str) -> dict[str, str]:
+    found = {}
+    for text in pairs or []:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"{option} {text!r}: expected NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def _ends(found: Prediction, form: str = "") -> str:
+    """A value with its interval, in words where an end is open."""
+
+    def shown(number: float) -> str:
+        return format(number, form) if form else count(number)
+
+    if math.isnan(found.low):
+        return shown(found.value)
+    if found.low == 0 or math.isinf(found.high):
+        open_end = f"at least {shown(found.low)}" if found.low > 0 else "open at both ends"
+        return f"{shown(found.value)} ({f'at most {shown(found.high)}' if math.isfinite(found.high) else open_end})"
+    return f"{shown(found.value)} ({shown(found.low)} to {shown(found.high)})"
+
+
+def _warning(found: Prediction) -> str:
+    return "" if found.warning is None else f"\nwarning: {found.warning}"
