@@ -39,9 +39,9 @@ def run_demo(output: Path, console: Console, overrides: Sequence[str] = ()) -> N
     places = [f"data.shards={shards}", f"probe_data.shards={shards}", f"teacher.checkpoint={clip}"]
     study_file = Path(str(resources.files("arvis_scale.slurm.studies"))) / "demo.yaml"
     study = load_study(study_file, output, [*places, *overrides])
-    unfinished = submit(study, ["arvis-scale", *sys.argv[1:]])
-    if unfinished:
-        raise ValueError(f"{len(unfinished)} runs did not complete: see `arvis-scale sweep status {output}`")
+    submission = submit(study, ["arvis-scale", *sys.argv[1:]])
+    if submission.unfinished:
+        raise ValueError(f"{len(submission.unfinished)} runs did not complete: see `arvis-scale sweep status {output}`")
     console.print("[bold]4/4[/] points, laws, figures, report")
     for step in (commands.collect, commands.fit, commands.plot, commands.report):
         step(output)

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 
 # Importing a group's file adds its commands to the application.
-from arvis_scale.cli import demo, plan, runs, shards, study, sweep, tokens, weights  # noqa: F401
+from arvis_scale.cli import demo, plan, runs, shards, study, sweep, sweep_jobs, sweep_watch, tokens, weights  # noqa: F401
 from arvis_scale.cli.app import app
-from arvis_scale.engine.exit_status import BAD_INPUT, STOPPED_BY_GUARD, GuardError
+from arvis_scale.engine.exit_status import BAD_INPUT, OUT_OF_MEMORY, STOPPED_BY_GUARD, GuardError, exit_status_of
 
 TRAINING_PACKAGES = (
     "torch",
@@ -48,7 +48,11 @@ def main() -> None:
 
         _fail(str(error) if is_first_process() else "", STOPPED_BY_GUARD)
     except (ValueError, OSError) as error:
-        _fail(str(error))
+        _fail(str(error), exit_status_of(error))
+    except (RuntimeError, MemoryError) as error:
+        if exit_status_of(error) != OUT_OF_MEMORY:
+            raise
+        _fail(f"{(str(error).splitlines() or ['out of memory'])[0]}; take a smaller micro_batch_size", OUT_OF_MEMORY)
 
 
 def _fail(message: str, status: int = BAD_INPUT) -> None:

@@ -20,11 +20,9 @@ app = typer.Typer(
 )
 shards_app = typer.Typer(help="Image folders to WebDataset shards.", no_args_is_help=True)
 sweep_app = typer.Typer(help="Grids of runs.", no_args_is_help=True)
-study_app = typer.Typer(help="Runs to points, laws, figures and a report.", no_args_is_help=True)
 weights_app = typer.Typer(help="Weights from elsewhere in, weights for others out.", no_args_is_help=True)
 app.add_typer(shards_app, name="shards")
 app.add_typer(sweep_app, name="sweep")
-app.add_typer(study_app, name="study")
 app.add_typer(weights_app, name="weights")
 
 console = Console(soft_wrap=True, highlight=False)

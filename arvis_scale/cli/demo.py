@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from arvis_scale.cli.app import Overrides, app, console
-from arvis_scale.cli.sweep import sweep_status
+from arvis_scale.cli.sweep_watch import sweep_status
 
 
 @app.command()
@@ -25,4 +25,4 @@ def demo(
     run_demo(output, console, overrides or [])
     sweep_status(output)
     console.print(f"report:      {output / 'report.html'}")
-    console.print(f"TensorBoard: tensorboard --logdir {output / 'runs'}")
+    console.print(f"TensorBoard: arvis-scale sweep tensorboard {output}")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from arvis_scale.config import RunConfig, build_config
-from arvis_scale.launch.rules import check_rule_keys, check_rules_occur, ruled_keys
-from arvis_scale.launch.study_file import StudyConfig, default_keys, flat_keys
+from arvis_scale.config import ConfigBuilder, RunConfig, flat_keys, leaves_of
+from arvis_scale.launch.exclusion import Exclusion
+from arvis_scale.launch.names import NAMED, joined_name
+from arvis_scale.launch.resources import PREFIX, Resources, resources_of
+from arvis_scale.launch.rules import check_rules_occur, ruled_keys
+from arvis_scale.launch.study_file import StudyConfig
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,23 @@ class PlannedRun:
     # "train" (the untrained reference is a run of no steps) or "raw_pixels".
     kind: str
     config: RunConfig
+    resources: Resources = field(default_factory=Resources)
+    # Name of the tune cell that the run belongs to: its own without the tuned keys. None: it is tuned over nothing.
+    cell: str | None = None
+    # Names of the runs that must have completed first: a branch's parent.
+    after: tuple[str, ...] = ()
+    # Step that it begins with: of a branch the one that it takes over from its parent.
+    first_step: int = 0
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The keys of one run that its axes or its entry of `points` give, and which of them are tuned."""
+
+    keys: dict[str, Any]
+    tuned: frozenset[str]
+    # Its entry of `points`, from 0; None: a combination of the axes.
+    number: int | None = None
 
 
 def expand(study: StudyConfig, base: Mapping[str, Any], folder: Path, path: Path) -> list[PlannedRun]:
@@ -28,47 +48,82 @@ def expand(study: StudyConfig, base: Mapping[str, Any], folder: Path, path: Path
     A run's keys are the base's, then `set`, then what the rules give for these and the point's values, then the point's
     own: the last word wins. Raises `ValueError` naming the file and the key.
     """
-    points = [*_grid(study.axes), *study.points]
-    if not points:
-        raise ValueError(f"{path}: axes and points are both empty; there is nothing to run")
-    check_rule_keys(study.rules, path)
-    before_rules = {**default_keys(), **flat_keys(base), **study.set}
+    builder = ConfigBuilder(base)
+    exclusion = Exclusion(study.exclude, path)
+    before_rules = {**leaves_of(RunConfig()), **flat_keys(base), **study.set}
+    found: dict[str, dict[Any, None]] = {key: {} for key in study.rules}
+    axes = [*study.axes.items(), *study.tune.items()]
+    axis_keys = {dotted for key, options in axes for option in options for dotted in flat_keys({key: option})}
     runs = []
-    for point in points:
-        keys = {**study.set, **ruled_keys(study.rules, {**before_rules, **point}), **point}
-        name = _run_name({**before_rules, **keys}, point)
-        placed = {**keys, "name": name, "output": str(folder / "runs" / name)}
-        runs.append(PlannedRun("train", build_config(base, placed, f"{path}, run {name}")))
-    check_rules_occur(study.rules, [{**before_rules, **point} for point in points], path)
+    for point in _points(study, path):
+        values = {**before_rules, **point.keys}
+        for key, seen in found.items():
+            seen[_hashable(values.get(key))] = None
+        keys = {**study.set, **ruled_keys(study.rules, values), **point.keys}
+        named = [key for key in point.keys if _is_named(key, axis_keys)]
+        run, values = _planned(builder, keys, point, named, folder, f"{path}, run {joined_name(point.keys)}")
+        if not exclusion.leaves_out(values, point.number):
+            runs.append(_validated(run, path))
+    exclusion.check_all_matched(num_left=len(runs))
+    check_rules_occur(study.rules, found, path)
     return runs
 
 
-def _grid(axes: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())] if axes else []
+def _points(study: StudyConfig, path: Path) -> Iterator[_Point]:
+    """Yield the combinations of the axes, then the points, each with every combination of what is tuned.
+
+    A point that gives a tuned key itself is not tuned over it.
+    """
+    if not study.axes and not study.points:
+        raise ValueError(f"{path}: axes and points are both empty; there is nothing to run")
+    tunings = list(_grid(study.tune))
+    for point in _grid(study.axes) if study.axes else ():
+        for tuning in tunings:
+            yield _Point({**point, **tuning}, frozenset(tuning))
+    for number, given in enumerate(study.points):
+        open_axes = {key: values for key, values in study.tune.items() if key not in given}
+        for tuning in _grid(open_axes):
+            yield _Point({**given, **tuning}, frozenset(tuning), number)
 
 
-_NAMED = ("objective", "preset", "unique_images", "samples_seen", "seed")
-# How a run is spread changes none of its numbers, so it is not in its name either.
+def _grid(axes: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*axes.values()):
+        yield flat_keys(dict(zip(axes, values, strict=True)))
+
+
+def _planned(
+    builder: ConfigBuilder, keys: Mapping[str, Any], point: _Point, named: Collection[str], folder: Path, source: str
+) -> tuple[PlannedRun, dict[str, Any]]:
+    """Return the run of one point, not validated yet since it may be left out, and the values of its configuration."""
+    own = {key: value for key, value in keys.items() if not key.startswith(PREFIX)}
+    config = builder.assemble({**own, "name": "", "output": ""}, source)
+    values = {**point.keys, **leaves_of(config)}  # keys below parallel.deepspeed are in the first alone
+    name = _run_name(values, named)
+    cell = _run_name(values, [key for key in named if key not in point.tuned], point.tuned) if point.tuned else None
+    placed = replace(config, name=name, output=str(folder / "runs" / name))
+    return PlannedRun("train", placed, resources_of(keys, source), cell), values
+
+
+def _validated(run: PlannedRun, path: Path) -> PlannedRun:
+    try:
+        run.config.validate()
+    except ValueError as error:
+        raise ValueError(f"{path}, run {run.config.name}: {error}") from error
+    return run
+
+
+# How a run is spread changes none of its numbers, so it is in its name only where it is an axis.
 _UNNAMED = ("micro_batch_size", "parallel.", "checkpoints.", "log.", "data.num_workers")
 
 
-def _run_name(keys: Mapping[str, Any], point: Mapping[str, Any]) -> str:
-    """Return e.g. `xtra-micro-u250-n20000-s0`; the point's other keys follow as `-key_value`."""
-    named = {key: keys[key] for key in _NAMED}
-    return joined_name({**named, **{key: value for key, value in point.items() if not key.startswith(_UNNAMED)}})
+def _is_named(key: str, axis_keys: set[str]) -> bool:
+    return not key.startswith(PREFIX) and (key in axis_keys or not key.startswith(_UNNAMED))
 
 
-def joined_name(keys: Mapping[str, Any], *prefix: str) -> str:
-    """Return the parts of `prefix` and of the dotted `keys` as one folder name: `-u250`, `-s0`, `-block_side_2`."""
-    parts = [*prefix, *(_part(key, value) for key, value in keys.items())]
-    return "-".join(parts).replace("/", "_").replace(" ", "")
+def _run_name(values: Mapping[str, Any], keys: Collection[str], without: Collection[str] = ()) -> str:
+    """Return e.g. `xtra-micro-u250-n20000-s0`; the point's other `keys` follow as `-key_value`."""
+    return joined_name({key: values[key] for key in dict.fromkeys((*NAMED, *keys)) if key not in without})
 
 
-def _part(key: str, value: Any) -> str:
-    if key in ("objective", "preset"):
-        return str(value)
-    if key == "unique_images":
-        return "uall" if value is None else f"u{value}"
-    if key in ("samples_seen", "seed"):
-        return f"{key[0] if key == 'seed' else 'n'}{value}"
-    return f"{key.rsplit('.', 1)[-1]}_{value}"
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, int | float | str | None) else repr(value)

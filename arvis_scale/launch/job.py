@@ -1,15 +1,29 @@
-"""What a submitted job does: one process of one or several runs, one after the other."""
+"""What a submitted job does: every task starts one process that trains, watches it, and the first decides what is next.
+
+The task itself imports neither torch nor DeepSpeed and stays small, so that it outlives what it watches: a process that
+is killed, for want of memory or by a broken device, cannot say so itself.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
-import os
-import traceback
 from dataclasses import dataclass
 
-from arvis_scale.config import RunConfig, load_config
+from arvis_scale.engine.ports import reserved_port
 from arvis_scale.engine.preemption import PreemptionFlag
-from arvis_scale.engine.run_folder import RunFolder
+from arvis_scale.engine.run_folder import RunFolder, Status
+from arvis_scale.engine.run_lock import is_leased
+from arvis_scale.launch import requeue
+from arvis_scale.launch.bad_nodes import exclude_from_this_job, is_bad, record_failure
+from arvis_scale.launch.meeting import Order, Task
+from arvis_scale.launch.retries import Next, after_start, may_be_the_nodes
+from arvis_scale.launch.watching import GRACE_SECONDS, train_watched
+
+DEFAULT_MAX_ATTEMPTS = 3
+# The other tasks take a little longer to notice that their processes ended.
+_SPARE_SECONDS = 15.0
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,76 +34,103 @@ class JobRun:
     folder: str
 
 
-def run_job(runs: list[JobRun]) -> list[str]:
-    """Do the runs in order and return their final states; called by every process of the job.
+class UnfinishedRunsError(Exception):
+    """Runs of a job did not complete: what depends on them must not start."""
 
-    A failing run is recorded in its folder and, when the job is one process, the next one goes on; with several
-    processes the group is in an unknown state after a failure, so the job ends and the rest stay pending. So they do
-    after a signal to stop, which a run answers with a checkpoint.
+
+def run_job(runs: list[JobRun], max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> list[str]:
+    """Do the runs in order and return their final states; called by every task of the job.
+
+    A run that completed earlier is not done again. One that fails is recorded in its folder and tried again where that
+    may help, until `max_attempts` starts have brought no new checkpoint. After a signal to stop, which a run answers
+    with a checkpoint, a Slurm job goes back into the queue with what it has left. Raises `UnfinishedRunsError` in the
+    first task when a run failed for good.
     """
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("arvis_scale").setLevel(logging.INFO)
-    _export_process_environment()
-    is_alone = os.environ["WORLD_SIZE"] == "1"
-    states: list[str] = []
-    with PreemptionFlag() as preemption:
-        for run in runs:
-            # Several processes must agree to stop, which they do at a step of the run.
-            if (is_alone and preemption.raised_by) or "preempted" in states:
-                break
-            folder = RunFolder(run.folder)
-            try:
-                states.append(_do(run.kind, load_config(str(folder.config)), folder))
-            except Exception as error:
-                traceback.print_exc()
-                _record_failure(folder, error)
-                if not is_alone:
-                    raise
-                states.append("failed")
+    task = Task()
+    with PreemptionFlag() as stop:
+        if task.is_first:
+            _lead(task, runs, max_attempts, stop)
+        else:
+            _follow(task, stop)
+    states = [RunFolder(run.folder).status().state for run in runs]
+    if task.is_first and "failed" in states:
+        raise UnfinishedRunsError(f"{states.count('failed')} of {len(runs)} runs failed; look at `sweep status`")
     return states
 
 
-def _do(kind: str, config: RunConfig, folder: RunFolder) -> str:
-    # Imported here: these bring torch and DeepSpeed, which read the environment set before.
-    from arvis_scale.engine.train import train
+def _follow(task: Task, stop: PreemptionFlag) -> None:
+    for number in itertools.count():
+        order = task.wait_for(number)
+        if not order.runs:
+            return
+        train_watched(task, number, order, stop)
 
-    if kind != "raw_pixels":
-        return train(config).state
-    return _measure_raw_pixels(config, folder)
+
+def _lead(task: Task, runs: list[JobRun], max_attempts: int, stop: PreemptionFlag) -> None:
+    """Give orders until nothing is left that can be done here; what is left then goes back into Slurm's queue."""
+    left = [_Run(run, max_attempts) for run in runs]
+    job = requeue.this_job() if task.is_slurm else None
+    # A job that was put back before it was told may come to a node that has turned out bad since.
+    stopped = task.is_slurm and is_bad(left[0].folder, task.nodes)
+    with reserved_port() as port:
+        for number in itertools.count():
+            here = [] if stopped or stop.raised_by else [run for run in left if run.next is Next.HERE]
+            chosen = [(run.kind, str(run.folder.path)) for run in here]
+            for run in here:
+                run.begin()
+            order = Order(chosen, task.own_address(), port, job.ends_at if job else None)
+            task.give(number, order)
+            if not here:
+                break
+            train_watched(task, number, order, stop)
+            task.wait_for_all(number, GRACE_SECONDS + _SPARE_SECONDS)
+            states = [run.end(can_requeue=task.is_slurm) for run in here]
+            stopped = "preempted" in states
+    unfinished = [run for run in left if run.next is not Next.NOTHING]
+    if task.is_slurm and unfinished and requeue.requeue_this_job():
+        for run in unfinished:
+            run.begin()
+        exclude_from_this_job(unfinished[0].folder)
 
 
-def _measure_raw_pixels(config: RunConfig, folder: RunFolder) -> str:
-    from arvis_scale.engine.distributed import join_processes
-    from arvis_scale.engine.heartbeat import recorded_status
-    from arvis_scale.engine.result import write_raw_pixel_reference
-    from arvis_scale.engine.run_lock import exclusive
+class _Run:
+    """A run of this job, and what is next for it."""
 
-    with exclusive(folder, join_processes()):
-        status = folder.status()
-        if status.state == "completed":
+    def __init__(self, run: JobRun, max_attempts: int) -> None:
+        self.kind, self.folder, self._max_attempts = run.kind, RunFolder(run.folder), max_attempts
+        self.next = Next.HERE
+        if not self._is_held():
+            self.next, status = after_start(self.folder, max_attempts)
+            self._write(status)
+        if self.next is Next.REQUEUED:  # it has been
+            self.next = Next.HERE
+
+    def begin(self) -> None:
+        """Let the next start find the run pending, so that what fails before it counts as a start too."""
+        status = self.folder.status()
+        if status.state not in ("pending", "completed") and not self._is_held():
+            self.folder.write_status(status.pending(status.num_steps, is_retry=True))
+
+    def end(self, *, can_requeue: bool) -> str:
+        """Decide what is next after a start, and return the state that it left."""
+        status = self.folder.status()
+        if self._is_held():  # by another job, which goes on with it
+            self.next = Next.NOTHING
             return status.state
-        status = status.next_attempt(num_steps=0)
-        with recorded_status(folder, status, is_first=True):
-            write_raw_pixel_reference(config)
-            status.state = "completed"
-    return status.state
+        if may_be_the_nodes(status):
+            record_failure(self.folder, status.node)
+        self.next, decided = after_start(self.folder, self._max_attempts)
+        self._write(decided)
+        if self.next is Next.REQUEUED and not can_requeue:
+            self.next = Next.HERE if status.state == "failed" else Next.NOTHING
+        return status.state
 
+    def _write(self, decided: Status) -> None:
+        if decided != self.folder.status():
+            self.folder.write_status(decided)
+            _logger.info("%s: %s", self.folder.path, decided.reason)
 
-def _record_failure(folder: RunFolder, error: Exception) -> None:
-    """Record a failure before the run's attempt began; one within it is in its status already."""
-    status = folder.status()
-    if status.state not in ("failed", "running"):  # running: another process has the run, and keeps it
-        status.state, status.reason = "failed", " ".join(f"{type(error).__name__}: {error}".split())
-        folder.write_status(status)
-
-
-def _export_process_environment() -> None:
-    """Set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT from submitit's job, before anything reads them."""
-    from submitit.helpers import TorchDistributedEnvironment
-
-    environment = TorchDistributedEnvironment()
-    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
-        # All processes are on this machine; its host name need not resolve, and nothing has to leave the loopback.
-        environment.master_addr = "127.0.0.1"
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    environment.export(set_cuda_visible_devices=False, overwrite=True)
+    def _is_held(self) -> bool:
+        return self.folder.status().state == "running" and is_leased(self.folder)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from arvis_scale.config import OBJECTIVES, ParallelConfig, RunConfig
-from arvis_scale.launch.expansion import PlannedRun, joined_name
-from arvis_scale.launch.study_file import flat_keys
+from arvis_scale.config import OBJECTIVES, ParallelConfig, RunConfig, leaves_of
+from arvis_scale.launch.expansion import PlannedRun
+from arvis_scale.launch.names import joined_name
 
 # What cannot change an untrained encoder, nor its probe. iGPT's palette comes from the images, so that there the data
 # are its part too.
@@ -60,11 +60,11 @@ def _untrained(config: RunConfig) -> RunConfig:
 def _untrained_keys(config: RunConfig) -> dict[str, Any]:
     others = [f"{objective}." for objective in OBJECTIVES if objective != config.objective]
     unread = (*_WITHOUT_EFFECT, *others, "data.num_workers" if config.objective == "igpt" else "data.")
-    return {key: value for key, value in flat_keys(asdict(config)).items() if not key.startswith(unread)}
+    return {key: value for key, value in leaves_of(config).items() if not key.startswith(unread)}
 
 
 def _raw_pixel_keys(config: RunConfig) -> dict[str, Any]:
-    values = flat_keys(asdict(config))
+    values = leaves_of(config)
     read = ("image_size", "probe_data.shards", "probe_data.train_split", "probe_data.test_split")
     return {key: values[key] for key in (*read, "probe_data.train_images")}
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-
-from arvis_scale.config import suggestion
-from arvis_scale.launch.study_file import default_keys
 
 Rules = Mapping[str, Mapping[Any, Mapping[str, Any]]]
 
@@ -19,30 +17,25 @@ def ruled_keys(rules: Rules, values: Mapping[str, Any]) -> dict[str, Any]:
     ruled: dict[str, Any] = {}
     for key, by_value in rules.items():
         for value, keys in by_value.items():
-            if _same(value, values.get(key)):
+            if is_same(value, values.get(key)):
                 ruled.update(keys)
     return ruled
 
 
-def check_rule_keys(rules: Rules, path: Path) -> None:
-    """Raise `ValueError` for a rule about a key that no run has."""
-    known = list(default_keys())
-    for key in rules:
-        if key not in known:
-            raise ValueError(f"{path}: rules: unknown key {key!r}{suggestion(key, known)}")
-
-
-def check_rules_occur(rules: Rules, runs: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Raise `ValueError` for a rule about a value that none of the runs (their configs, dotted keys) has."""
+def check_rules_occur(rules: Rules, found: Mapping[str, Collection[Any]], path: Path) -> None:
+    """Raise `ValueError` for a rule about a value that no run has; `found` holds the values of each key of a rule."""
     for key, by_value in rules.items():
         for value in by_value:
-            if not any(_same(value, run.get(key)) for run in runs):
-                found = ", ".join(sorted({str(run.get(key)) for run in runs}))
-                raise ValueError(f"{path}: rules.{key}.{value} is for no run: {key} is {found} in this study")
+            if not any(is_same(value, other) for other in found[key]):
+                names = ", ".join(sorted(map(str, found[key])))
+                raise ValueError(f"{path}: rules.{key}.{value} is for no run: {key} is {names} in this study")
 
 
-def _same(rule: Any, value: Any) -> bool:
-    """Compare as strings and as the values that YAML reads from them: 1000 is "1000", 1e-3 is 0.001."""
+def is_same(rule: Any, value: Any) -> bool:
+    """Return whether a value in a study file means the `value` of a run.
+
+    They are compared as strings and as the values that YAML reads from them: 1000 is "1000", 1e-3 is 0.001.
+    """
     if str(rule) == str(value):
         return True
     rule, value = _read(rule), _read(value)
@@ -50,8 +43,12 @@ def _same(rule: Any, value: Any) -> bool:
 
 
 def _read(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
+    return _read_text(value) if isinstance(value, str) else value
+
+
+@cache
+def _read_text(text: str) -> Any:
+    value: Any = text
     try:
         value = yaml.safe_load(value)
     except yaml.YAMLError:

@@ -1,37 +1,62 @@
-"""Starts what is missing or failed of a study's runs, and waits for it."""
+"""Gives what is missing or failed of a study's runs to its executor."""
 
 from __future__ import annotations
 
 import logging
+import os
 import shlex
-from collections.abc import Sequence
-from dataclasses import asdict
+import signal
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from arvis_scale.atomic import read_json, write_json
 from arvis_scale.config import save_config
-from arvis_scale.engine.checks import check_run
-from arvis_scale.engine.run_folder import RunFolder, Status
-from arvis_scale.evaluation.probe_run import open_probe_data
+from arvis_scale.engine.run_folder import RunFolder
+from arvis_scale.launch.budget import predicted_hours
+from arvis_scale.launch.cancellation import take_back
+from arvis_scale.launch.executors import executor_of, make_executor
 from arvis_scale.launch.expansion import PlannedRun
-from arvis_scale.launch.local_jobs import StartedJob, gpu_names, is_living_job, run_locally
-from arvis_scale.launch.locks import held
+from arvis_scale.launch.locks import held, holder
 from arvis_scale.launch.packing import pack_jobs
+from arvis_scale.launch.run_checks import check_runs
+from arvis_scale.launch.snapshot import take_snapshot
 from arvis_scale.launch.study import Study, save_study
+from arvis_scale.launch.sweep_file import SWEEP_NAME, Budget, Sweep, SweepRun, TuneRule, read_sweep, write_sweep
 
-SCHEMA_VERSION = 1
+LOCK_NAME = ".lock"
+# Run folders are written at once by so many threads, which wait for the disk and not for each other.
+_NUM_WRITERS = 8
 _logger = logging.getLogger(__name__)
 
 
-def submit(study: Study, command: Sequence[str]) -> list[str]:
-    """Check every run, write the study folder, start what is to be started and wait for it.
+@dataclass(frozen=True)
+class Submission:
+    """What a submission came to."""
 
-    Returns the names of the runs that did not complete. Raises `ValueError` before anything is written when one of the
-    runs could not be trained, and when another process is submitting the study.
+    # The job of every run that it started, by the run's name, and the job that writes the report afterwards, if any.
+    jobs: dict[str, str]
+    report_job: str | None
+    # Runs left to living processes or jobs, by name.
+    left: list[str]
+    # Runs that have not completed, by name, when it returned.
+    unfinished: list[str]
+    # Whether it waited for its jobs.
+    waited: bool
+
+
+def submit(study: Study, command: Sequence[str], only: Collection[str] | None = None) -> Submission:
+    """Check every run, write the study folder, start what is to be started; local and debug runs are waited for.
+
+    `only`: names of the runs that may be started; None: all.
+    Raises `ValueError` before anything is written when one of the runs could not be trained or its executor would not
+    take it, and when another process is submitting the study.
     """
-    _check_runs(study)
-    with held(study.output / ".lock") as is_alone:
+    executor = executor_of(study.launch)
+    executor.check(study)
+    predicted = predicted_hours(study)
+    check_runs(study)
+    with held(study.output / LOCK_NAME) as is_alone:
         if not is_alone:
             raise ValueError(
                 f"{study.output}: another `sweep submit` is at work, the {len(_unfinished(study))} unfinished runs are "
@@ -39,89 +64,120 @@ def submit(study: Study, command: Sequence[str]) -> list[str]:
             )
         save_study(study)
         to_start, left = runs_to_start(study)
+        to_start = [run for run in to_start if only is None or run.config.name in only]
         if left:
-            _logger.info(
-                "%d of %d runs are left to another submission, whose jobs still live", len(left), len(study.runs)
-            )
-        for run in to_start:
-            folder = RunFolder(run.config.output)
-            save_config(run.config, folder.config)
-            folder.write_status(Status("pending", attempt=folder.status().attempt, num_steps=run.config.num_steps))
-        sweep = _Sweep(study, command)
-        sweep.write()
-        jobs = pack_jobs(to_start, study.launch.runs_per_job, num_slots=study.launch.max_parallel)
-        run_locally(study, jobs, sweep.add)
-    return _unfinished(study)
+            _logger.info("%d of %d runs are left to an earlier submission's living jobs", len(left), len(study.runs))
+        prepare_runs(to_start)
+        snapshot = take_snapshot(study.output)
+        notes = _SweepNotes(study, command, snapshot, predicted)
+        slots = study.launch.max_parallel or 1
+        jobs = pack_jobs(to_start, study.launch.runs_per_job, num_slots=slots)
+        report_job = executor.run(study, snapshot, jobs, notes.add)
+        notes.close(report_job)
+    return Submission(notes.jobs, report_job, [run.config.name for run in left], _unfinished(study), executor.waits)
+
+
+def stop_submission(study_folder: Path) -> bool:
+    """Stop the process that submits the study, if there is one, as Ctrl-C does; return whether there was one.
+
+    Its jobs get time to save; it has ended when its lock is free.
+    """
+    process = holder(study_folder / LOCK_NAME)
+    if process is not None:
+        os.kill(process, signal.SIGTERM)
+    return process is not None
 
 
 def runs_to_start(study: Study) -> tuple[list[PlannedRun], list[PlannedRun]]:
     """Return the runs that nobody works on, and those that a living process or job has yet to finish.
 
-    A job that an earlier submission started outlives it; which run has which is in sweep.json.
+    A job that an earlier submission started outlives it; which run has which is in sweep.json. Raises `ValueError` for
+    living jobs of runs that the study has no more: nothing would know of them.
     """
-    job_ids = {entry["name"]: entry["job_id"] for entry in _read_sweep(study.output)["runs"]}
-    living = {job_id for job_id in set(job_ids.values()) if job_id is not None and is_living_job(job_id)}
+    living = _runs_of_living_jobs(study.output)
+    _refuse_orphans(study, living)
     to_start: list[PlannedRun] = []
     left: list[PlannedRun] = []
     for run in study.runs:
         status = RunFolder(run.config.output).status()
         if status.state == "completed":
             continue
-        has_job = status.state in ("pending", "running") and job_ids.get(run.config.name) in living
+        # A preempted run's job is requeued and goes on with it.
+        has_job = status.state != "failed" and run.config.name in living
         (left if status.is_alive or has_job else to_start).append(run)
     return to_start, left
+
+
+def _refuse_orphans(study: Study, living: Collection[str]) -> None:
+    gone = sorted(set(living) - {run.config.name for run in study.runs})
+    at_work = [name for name in gone if RunFolder(study.output / "runs" / name).status().state != "completed"]
+    if at_work:
+        raise ValueError(
+            f"{study.output}: {len(at_work)} runs that are no longer in the study have living jobs: {at_work[0]}, ...; "
+            f"end them first with `arvis-scale sweep cancel`, or put them back into the file"
+        )
+
+
+def _runs_of_living_jobs(study_folder: Path) -> set[str]:
+    if not (study_folder / SWEEP_NAME).exists():
+        return set()
+    sweep = read_sweep(study_folder)
+    if not sweep.jobs:
+        return set()
+    living = make_executor(sweep.executor, sweep.cluster).living(set(sweep.jobs.values()))
+    return {name for name, job in sweep.jobs.items() if job in living}
+
+
+def prepare_runs(runs: Sequence[PlannedRun]) -> None:
+    """Write the folders of runs that are to be started; what takes the time is the disk."""
+    with ThreadPoolExecutor(_NUM_WRITERS) as writers:
+        list(writers.map(_prepare, runs))
+
+
+def _prepare(run: PlannedRun) -> None:
+    folder = RunFolder(run.config.output)
+    take_back(folder.path)
+    save_config(run.config, folder.config)
+    folder.write_status(folder.status().pending(run.config.num_steps))
 
 
 def _unfinished(study: Study) -> list[str]:
     return [run.config.name for run in study.runs if RunFolder(run.config.output).status().state != "completed"]
 
 
-def _check_runs(study: Study) -> None:
-    num_gpus = len(gpu_names())
-    for run in study.runs:
-        if run.kind == "raw_pixels":
-            open_probe_data(run.config)
-        else:
-            check_run(run.config)
-        processes = run.config.parallel.processes
-        if processes > study.launch.max_parallel:
-            raise ValueError(
-                f"run {run.config.name} wants {processes} processes, but launch.max_parallel is "
-                f"{study.launch.max_parallel}; raise it"
-            )
-        if 0 < num_gpus < processes:
-            raise ValueError(
-                f"run {run.config.name} wants parallel.processes={processes}, one per GPU, but this machine has "
-                f"{num_gpus}; lower it"
-            )
+class _SweepNotes:
+    """sweep.json while a submission works: the study's runs with their jobs, and the commands that submitted it."""
 
-
-def _read_sweep(output: Path) -> dict[str, Any]:
-    file = output / "sweep.json"
-    return read_json(file, newest_schema=SCHEMA_VERSION) if file.exists() else {"commands": [], "runs": []}
-
-
-class _Sweep:
-    """sweep.json: the study's runs with their jobs, and the commands that submitted it."""
-
-    def __init__(self, study: Study, command: Sequence[str]) -> None:
-        before = _read_sweep(study.output)
+    def __init__(self, study: Study, command: Sequence[str], snapshot: Path, predicted: float | None) -> None:
+        self.jobs: dict[str, str] = {}
+        self._folder = study.output
+        before = read_sweep(study.output) if (study.output / SWEEP_NAME).exists() else Sweep(study.name)
         line = shlex.join(command)
-        self._study = study
-        self._commands = before["commands"] if line in before["commands"] else [*before["commands"], line]
-        self._job_ids = {entry["name"]: entry["job_id"] for entry in before["runs"]}
-
-    def add(self, job: StartedJob) -> None:
-        """Note the job of its runs."""
-        self._job_ids.update({run.config.name: job.handle.job_id for run in job.runs})
-        self.write()
-
-    def write(self) -> None:
-        runs = [
-            {"name": run.config.name, "config": asdict(run.config), "job_id": self._job_ids.get(run.config.name)}
-            for run in self._study.runs
-        ]
-        write_json(
-            self._study.output / "sweep.json",
-            {"schema_version": SCHEMA_VERSION, "study": self._study.name, "commands": self._commands, "runs": runs},
+        self._sweep = Sweep(
+            study=study.name,
+            executor=study.launch.executor,
+            cluster=study.saved_cluster,
+            commands=before.commands if line in before.commands else (*before.commands, line),
+            tune=TuneRule(study.tuned) if study.tuned else None,
+            budget=Budget(study.budget.device_hours, predicted),
+            snapshot=snapshot.relative_to(study.output).as_posix(),
+            report_job=before.report_job,
+            runs=tuple(
+                SweepRun(run.config.name, run.kind, before.jobs.get(run.config.name), run.cell) for run in study.runs
+            ),
         )
+        self._write()
+
+    def add(self, jobs: Mapping[str, str]) -> None:
+        """Note the jobs of some runs, by their names."""
+        self.jobs.update(jobs)
+        self._sweep = self._sweep.with_jobs(jobs)
+        self._write()
+
+    def close(self, report_job: str | None) -> None:
+        """Note the job that writes the report."""
+        self._sweep = replace(self._sweep, report_job=report_job or self._sweep.report_job)
+        self._write()
+
+    def _write(self) -> None:
+        write_sweep(self._folder, self._sweep)

@@ -57,7 +57,7 @@ class RunPlan:
     # FLOPs of one image: forward and backward pass, and the teacher's forward pass.
     flops_per_image: float
     teacher_flops_per_image: float
-    strategies: list[StrategyPlan]
+    strategies: list[StrategyPlan]  # empty: planned without memory
     speed: Speed
     step_seconds: float | None  # None where the peak of the device is not known
     disk: Disk
@@ -78,7 +78,7 @@ class SweepPlan:
     """Many runs together."""
 
     runs: list[RunPlan]
-    # Bytes on disk when all have ended, of the device that needs most, and hours of all devices.
+    # Bytes on disk when all have ended, of the device that needs most (0 without memory), and hours of all devices.
     disk_bytes: float
     peak_bytes: float
     device_hours: float | None
@@ -87,7 +87,7 @@ class SweepPlan:
     def of(cls, runs: Sequence[RunPlan]) -> SweepPlan:
         """Add up `runs`."""
         hours = [run.device_hours for run in runs]
-        peaks = [run.chosen.peak.total for run in runs if run.chosen.peak]
+        peaks = [run.chosen.peak.total for run in runs if run.strategies and run.chosen.peak]
         known = [hour for hour in hours if hour is not None]
         return cls(
             runs=list(runs),

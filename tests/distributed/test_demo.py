@@ -11,7 +11,7 @@ def test_demo_ends_with_a_report_of_every_run(tmp_path, arvis_scale):
     demo = arvis_scale("demo", "samples_seen=128", "--output", tmp_path / "demo")
     assert demo.returncode == 0, demo.stdout[-3000:] + demo.stderr[-3000:]
     assert f"report:      {tmp_path / 'demo' / 'report.html'}" in demo.stdout
-    assert "tensorboard --logdir" in demo.stdout
+    assert "sweep tensorboard" in demo.stdout
 
     runs = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.glob("demo/runs/*/result.json")}
     trained = [run for run in runs.values() if run["kind"] == "trained"]

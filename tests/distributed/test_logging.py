@@ -52,9 +52,12 @@ def test_the_steps_asked_for_are_traced_with_their_phases(folder):
 
 
 def test_tensorboard_has_every_kind_of_page(folder):
-    accumulator = EventAccumulator(str(folder.tensorboard))
-    accumulator.Reload()
-    plugins = {tag: accumulator.SummaryMetadata(tag).plugin_data.plugin_name for tag in accumulator.Tags()["tensors"]}
+    plugins = {}
+    for events in (folder.tensorboard, folder.tensorboard_images):
+        accumulator = EventAccumulator(str(events))
+        accumulator.Reload()
+        for tag in accumulator.Tags()["tensors"]:
+            plugins[tag] = accumulator.SummaryMetadata(tag).plugin_data.plugin_name
     expected = {
         "loss/loss": "scalars",
         "loss/val_loss": "scalars",

@@ -9,9 +9,14 @@ import sys
 import time
 
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 
+from arvis_scale.data.token_manifest import read_manifest
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.launch.local_jobs import is_living_job
+from arvis_scale.launch.sweep_file import read_sweep
 
 pytestmark = pytest.mark.processes
 
@@ -25,6 +30,17 @@ axes:
   unique_images: [10]
 references: false
 launch: {max_parallel: 2, runs_per_job: 2}
+"""
+TOKENS = """
+schema_version: 1
+name: tokens
+base: digits
+set: {preset: pico, samples_seen: 64, data.validation_images: 20, teacher.kind: timm, teacher.architecture: test_vit}
+axes:
+  objective: [digpt]
+  unique_images: [10, 20]
+references: false
+launch: {executor: debug, token_views: 2}
 """
 SLOW = """
 schema_version: 1
@@ -78,12 +94,11 @@ def test_submitting_again_starts_only_what_is_missing(study):
 
 def test_sweep_json_names_every_run_with_its_job_and_the_commands(study):
     folder, *_ = study
-    sweep = json.loads((folder / "sweep.json").read_text())
-    assert [run["name"] for run in sweep["runs"]] == ["xtra-nano-u10-n64-s0", "aim-nano-u10-n64-s0"]
-    for run in sweep["runs"]:
-        assert list((folder / "logs").glob(f"{run['job_id']}_0_log.out"))
-        assert run["config"]["samples_seen"] == 64
-    (line,) = sweep["commands"]
+    sweep = read_sweep(folder)
+    assert [run.name for run in sweep.runs] == ["xtra-nano-u10-n64-s0", "aim-nano-u10-n64-s0"]
+    for run in sweep.runs:
+        assert list((folder / "logs").glob(f"{run.job}_0_log.out"))
+    (line,) = sweep.commands
     assert shlex.split(line)[:3] == ["arvis-scale", "sweep", "submit"]
     assert shlex.split(line)[3] == str(folder.parent / "sweep.yaml")
 
@@ -91,7 +106,23 @@ def test_sweep_json_names_every_run_with_its_job_and_the_commands(study):
 def test_status_shows_every_run(study, arvis_scale):
     shown = arvis_scale("sweep", "status", study[0])
     assert shown.returncode == 0
-    assert shown.stdout.count("completed") == 2
+    assert "2 runs of sweep: 2 completed" in shown.stdout
+
+
+def test_debug_runs_a_study_in_its_process_after_storing_the_tokens_that_it_needs(tmp_path, digits, arvis_scale):
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "teacher.safetensors")
+    (tmp_path / "tokens.yaml").write_text(TOKENS)
+    submitted = arvis_scale(
+        "sweep", "submit", "tokens.yaml", f"data.shards={digits}", "teacher.checkpoint=teacher.safetensors",
+        "teacher.tokens=tokens", cwd=tmp_path,
+    )  # fmt: skip
+    assert submitted.returncode == 0, submitted.stderr
+    assert "2 of 2 runs completed" in submitted.stdout
+    manifest = read_manifest(tmp_path / "tokens")
+    assert manifest.is_complete
+    assert (manifest.parts["train"].num_images, manifest.parts["train"].views) == (20, 2)
+    assert not read_sweep(tmp_path / "runs" / "tokens").jobs
 
 
 @pytest.fixture
@@ -143,11 +174,11 @@ def test_a_job_that_outlives_its_submission_keeps_its_runs(slow_study, arvis_sca
     folder, runs, submission = slow_study
     submission.kill()
     submission.communicate()
-    job = int(json.loads((folder / "sweep.json").read_text())["runs"][0]["job_id"])
+    job = int(read_sweep(folder).runs[0].job)
     os.killpg(job, signal.SIGSTOP)  # so that it does not end too early
     again = arvis_scale("sweep", "submit", folder / "study.yaml")
     os.killpg(job, signal.SIGCONT)
-    assert "2 of 2 runs are left to another submission" in again.stderr
+    assert "2 of 2 runs are left to an earlier submission's living jobs" in again.stderr
     assert again.returncode == 1
     deadline = time.monotonic() + 60
     while any(run.status().state != "completed" for run in runs) or is_living_job(str(job)):

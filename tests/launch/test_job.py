@@ -1,13 +1,21 @@
-"""What a job leaves in the folders of runs that fail."""
+"""What a job leaves in the folders of runs that fail, and what it does not do again."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
-import submitit
 
 from arvis_scale.engine.distributed import leave_processes
+from arvis_scale.engine.exit_status import BAD_INPUT, FAILED, OUT_OF_MEMORY
 from arvis_scale.engine.run_folder import RunFolder, Status
-from arvis_scale.launch.job import JobRun, run_job
+from arvis_scale.launch.job import JobRun, UnfinishedRunsError, run_job
+from arvis_scale.launch.sweep_file import Sweep, SweepRun, write_sweep
+from arvis_scale.launch.watching import record_death
+from arvis_scale.launch.worker import do_runs
 
 CONFIG = """
 schema_version: 1
@@ -21,35 +29,145 @@ probe_data: {shards: nowhere}
 
 
 @pytest.fixture
-def run_here(tmp_path, monkeypatch):
-    """Return a function that does the runs of a job in this process."""
-
-    def run(*runs):
-        return submitit.DebugExecutor(tmp_path / "logs").submit(run_job, list(runs)).result()
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "environ", os.environ.copy())
-        yield run
-        leave_processes()
+def run_here(monkeypatch):
+    """Return a function that does the runs of a job of one task, this process."""
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "debug")
+    monkeypatch.setenv("SUBMITIT_DEBUG_JOB_ID", "1")
+    return lambda *runs: run_job(list(runs))
 
 
-def test_a_run_that_fails_before_its_attempt_keeps_those_counted_and_the_next_goes_on(tmp_path, run_here):
-    folders = [RunFolder(tmp_path / name) for name in ("broken", "gone")]
-    for folder in folders:
-        folder.write_status(Status("pending", attempt=2, num_steps=10))
+def folders_of(tmp_path, *statuses):
+    folders = [RunFolder(tmp_path / f"run{number}") for number in range(len(statuses))]
+    for folder, status in zip(folders, statuses, strict=True):
+        folder.write_status(status)
+    return folders
+
+
+def test_a_run_that_fails_before_its_attempt_is_one_more_start_and_the_next_goes_on(tmp_path, run_here):
+    folders = folders_of(tmp_path, *[Status("pending", attempt=2, num_steps=10)] * 2)
     folders[0].config.write_text("[")
-    assert run_here(*(JobRun("train", str(folder.path)) for folder in folders)) == ["failed", "failed"]
+    with pytest.raises(UnfinishedRunsError, match="2 of 2 runs failed"):
+        run_here(*(JobRun("train", str(folder.path)) for folder in folders))
     statuses = [folder.status() for folder in folders]
-    assert [(status.state, status.attempt, status.num_steps) for status in statuses] == [("failed", 2, 10)] * 2
+    assert [(status.state, status.attempt, status.num_steps) for status in statuses] == [("failed", 3, 10)] * 2
+    assert [status.exit_status for status in statuses] == [BAD_INPUT] * 2
     assert "is not valid YAML" in statuses[0].reason
     assert "\n" not in statuses[0].reason
 
 
-def test_raw_pixels_are_an_attempt_like_every_other_run(tmp_path, run_here):
-    folder = RunFolder(tmp_path / "raw-pixels")
-    folder.write_status(Status("pending", attempt=2))
+def test_a_run_that_has_completed_is_not_done_again(tmp_path, run_here):
+    (folder,) = folders_of(tmp_path, Status("completed", attempt=1))
+    before = folder.status_file.read_bytes()
+    assert run_here(JobRun("train", str(folder.path))) == ["completed"]
+    assert folder.status_file.read_bytes() == before
+
+
+def test_a_run_that_ended_without_a_word_three_times_is_given_up_before_it_starts_again(tmp_path, run_here):
+    (folder,) = folders_of(tmp_path, Status("pending"))
+    for _ in range(3):
+        folder.write_status(folder.status().next_attempt(10))
+    with pytest.raises(UnfinishedRunsError, match="1 of 1 runs failed"):
+        run_here(JobRun("train", str(folder.path)))
+    status = folder.status()
+    assert (status.state, status.attempt) == ("failed", 3)
+    assert status.reason.startswith("given up: 3 starts without a new checkpoint; the last: ended without a word")
+
+
+def test_raw_pixels_are_an_attempt_like_every_other_run(tmp_path, monkeypatch):
+    (folder,) = folders_of(tmp_path, Status("pending", attempt=2))
     folder.config.write_text(CONFIG.replace("OUTPUT", str(folder.path)))
-    assert run_here(JobRun("raw_pixels", str(folder.path))) == ["failed"]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "environ", {**os.environ, "WORLD_SIZE": "1"})
+        do_runs([("raw_pixels", str(folder.path))])
+        leave_processes()
     status = folder.status()
     assert (status.state, status.attempt) == ("failed", 3)
     assert "nowhere" in status.reason
+
+
+def test_a_killed_process_is_recorded_with_the_run_it_was_at(tmp_path):
+    before = folders_of(tmp_path, Status("completed", attempt=1), Status("running", attempt=1), Status("pending"))
+    record_death(before, 3, -signal.SIGKILL)
+    statuses = [folder.status() for folder in before]
+    assert [status.state for status in statuses] == ["completed", "failed", "pending"]
+    assert statuses[1].exit_status == OUT_OF_MEMORY
+    assert statuses[1].reason.startswith("the process of rank 3 on ")
+    assert statuses[1].reason.endswith("was ended by SIGKILL, out of memory")
+
+
+def test_what_another_process_saw_of_a_kill_follows_in_its_reason(tmp_path):
+    seen = Status("failed", attempt=1, reason="RuntimeError: Connection reset by peer", exit_status=FAILED)
+    (folder,) = folders_of(tmp_path, seen)
+    record_death([folder], 1, -signal.SIGSEGV)
+    status = folder.status()
+    assert status.exit_status == FAILED
+    assert status.reason.endswith("ended by SIGSEGV; another process: RuntimeError: Connection reset by peer")
+
+
+def test_a_process_that_dies_before_its_attempt_is_one_more_start(tmp_path):
+    (folder,) = folders_of(tmp_path, Status("pending", attempt=1))
+    record_death([folder], 0, 3)
+    status = folder.status()
+    assert (status.state, status.attempt) == ("failed", 2)
+    assert "ended with status 3 without a word" in status.reason
+
+
+def test_a_run_that_another_job_holds_is_not_called_dead(tmp_path):
+    (folder,) = folders_of(tmp_path, Status("running", attempt=1, job="another"))
+    record_death([folder], 0, 1)
+    assert folder.status().state == "running"
+
+
+STARTS_A_WORKER = """
+import subprocess, sys
+worker = subprocess.Popen([sys.executable, "-c", '''
+import time
+from arvis_scale.launch import worker
+worker._die_with_parent()
+print("started", flush=True)
+time.sleep(60)
+'''])
+print(worker.pid, flush=True)
+worker.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_the_process_that_trains_does_not_outlive_its_task():
+    task = subprocess.Popen([sys.executable, "-c", STARTS_A_WORKER], stdout=subprocess.PIPE, text=True)
+    worker = int(task.stdout.readline())
+    assert task.stdout.readline() == "started\n"
+    task.kill()
+    task.communicate()
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(worker) and psutil.Process(worker).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+SQUEUE = """#!/bin/sh
+case "$*" in *%i*) echo "7|";; *) echo "RUNNING 0 N/A";; esac
+"""
+
+
+def test_a_job_that_comes_to_a_bad_node_goes_back_untried(tmp_path, monkeypatch):
+    for name, text in {"squeue": SQUEUE, "scontrol": f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\n'}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    for name in ("ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT"):
+        monkeypatch.delenv(f"SLURM_{name}", raising=False)
+    for name, value in {"JOB_ID": "7", "NTASKS": "1", "JOB_NUM_NODES": "1", "JOB_NODELIST": "node1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    study = tmp_path / "study"
+    write_sweep(study, Sweep("study", runs=(SweepRun("a", "train", "7"),)))
+    folder = RunFolder(study / "runs" / "a")
+    folder.write_status(Status("pending"))
+    for name in ("b", "c"):
+        mark = study / "node_failures" / "node1" / name
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    assert run_job([JobRun("train", str(folder.path))]) == ["pending"]
+    assert (tmp_path / "calls").read_text().splitlines() == ["requeue 7", "update JobId=7 ExcNodeList=node1"]
+    assert folder.status().attempt == 0

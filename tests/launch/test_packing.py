@@ -1,8 +1,11 @@
 """Runs share jobs so that all slots end at about the same time; jobs share GPUs, their processes never."""
 
+from dataclasses import replace
+
 import pytest
 
 from arvis_scale.launch.packing import choose_gpus, pack_jobs
+from arvis_scale.launch.resources import Resources
 from arvis_scale.launch.study import load_study
 
 STUDY = """
@@ -48,6 +51,22 @@ def test_large_and_small_models_are_spread_evenly(runs):
     _, first, second = pack_jobs(runs, 8, num_slots=2)
     presets = [sorted(run.config.preset for run in job) for job in (first, second)]
     assert presets[0] == presets[1]
+
+
+def test_no_run_shares_a_job_with_one_that_it_waits_for_nor_comes_before_it(runs):
+    first, second, third, *others = runs
+    second = replace(second, after=(first.config.name,))
+    third = replace(third, after=(second.config.name, "completed-long-ago"))
+    jobs = [[run.config.name for run in job] for job in pack_jobs([third, second, first, *others], 100, num_slots=1)]
+    places = [next(place for place, job in enumerate(jobs) if run.config.name in job) for run in (first, second, third)]
+    assert places[0] < places[1] < places[2]
+
+
+def test_runs_that_ask_for_different_resources_share_no_job(runs):
+    greedy = [replace(run, resources=Resources(memory_gb=64.0)) for run in runs[:3]]
+    jobs = pack_jobs([*greedy, *runs[3:]], 100, num_slots=1)
+    for job in jobs:
+        assert len({run.resources for run in job}) == 1
 
 
 def test_the_processes_of_a_job_have_a_gpu_each_and_jobs_spread_over_all():

@@ -1,5 +1,8 @@
 """A study file becomes runs with readable, unique names and complete configurations."""
 
+from importlib import resources
+from pathlib import Path
+
 import pytest
 
 from arvis_scale.launch.study import load_study, save_study
@@ -124,3 +127,11 @@ def test_a_folder_of_another_study_is_not_overwritten(study_file, tmp_path):
     study_file.write_text(STUDY.replace("name: small", "name: other"))
     with pytest.raises(ValueError, match="holds the study 'small'"):
         save_study(load_study(study_file, tmp_path / "out"))
+
+
+@pytest.mark.parametrize("name", ["demo", "cifar10", "xtra_in1k_lengths"])
+def test_studies_that_ship_with_the_package_expand(name, tmp_path):
+    file = Path(str(resources.files("arvis_scale.slurm.studies"))) / f"{name}.yaml"
+    study = load_study(file, tmp_path, ["data.shards=shards/a", "teacher.kind=pixels"])
+    assert study.name == name
+    assert len(study.runs) > 10

@@ -1,6 +1,5 @@
 """Which runs of a study are started, and which are left to whoever works on them."""
 
-import json
 import subprocess
 import sys
 
@@ -8,10 +7,12 @@ import pytest
 import torch
 
 from arvis_scale.engine.run_folder import RunFolder, Status
+from arvis_scale.launch import sweep_file
 from arvis_scale.launch.local_jobs import gpu_names
 from arvis_scale.launch.locks import held
 from arvis_scale.launch.study import load_study
 from arvis_scale.launch.submit import runs_to_start, submit
+from arvis_scale.launch.sweep_file import Sweep, SweepRun
 
 STUDY = """
 schema_version: 1
@@ -48,8 +49,8 @@ def process():
 
 def write_sweep(study, job_id):
     study.output.mkdir(parents=True, exist_ok=True)
-    runs = [{"name": run.config.name, "job_id": str(job_id)} for run in study.runs]
-    (study.output / "sweep.json").write_text(json.dumps({"schema_version": 1, "commands": [], "runs": runs}))
+    runs = [SweepRun(run.config.name, run.kind, str(job_id)) for run in study.runs]
+    sweep_file.write_sweep(study.output, Sweep(study.name, runs=tuple(runs)))
 
 
 def names(runs):
@@ -81,6 +82,17 @@ def test_a_run_with_a_heartbeat_is_left_alone_and_a_completed_one_is_neither(stu
     RunFolder(study.runs[1].config.output).write_status(Status("running"))
     to_start, left = runs_to_start(study)
     assert (names(to_start), names(left)) == ([], ["aim"])
+
+
+def test_jobs_of_runs_that_the_study_has_no_more_are_not_lost_sight_of(study, process, tmp_path):
+    write_sweep(study, process("submitit.local._local"))
+    (tmp_path / "fewer.yaml").write_text(STUDY.replace("[xtra, aim]", "[xtra]"))
+    fewer = load_study(tmp_path / "fewer.yaml", study.output)
+    with pytest.raises(ValueError, match=r"1 runs that are no longer .* living jobs: aim-.*sweep cancel") as caught:
+        runs_to_start(fewer)
+    assert "\n" not in str(caught.value)
+    RunFolder(study.runs[1].config.output).write_status(Status("completed"))
+    runs_to_start(fewer)
 
 
 @pytest.fixture(scope="module")

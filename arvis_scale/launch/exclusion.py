@@ -1,0 +1,46 @@
+"""The `exclude` entries of a study: runs that its axes would give and that are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from arvis_scale.launch.rules import is_same
+
+
+class Exclusion:
+    """Leaves out the runs that have all values of one entry, and refuses entries that cannot be meant so."""
+
+    def __init__(self, entries: Sequence[Mapping[str, Any]], path: Path) -> None:
+        self._entries = entries
+        self._path = path
+        self._matched = [False] * len(entries)
+
+    def leaves_out(self, values: Mapping[str, Any], point: int | None) -> bool:
+        """Return whether a run with these `values` (dotted keys) is left out.
+
+        Raises `ValueError` when the run is entry `point` of `points`, which asks for it by itself.
+        """
+        matching = [number for number, entry in enumerate(self._entries) if _matches(entry, values)]
+        for number in matching:
+            self._matched[number] = True
+        if matching and point is not None:
+            first = matching[0]
+            entry = dict(self._entries[first])
+            raise ValueError(f"{self._path}: points[{point}] is left out by exclude[{first}], {entry}; remove one")
+        return bool(matching)
+
+    def check_all_matched(self, num_left: int) -> None:
+        """Raise `ValueError` for an entry that matched no run, and when none of the runs is left."""
+        for number, entry in enumerate(self._entries):
+            if not self._matched[number]:
+                raise ValueError(
+                    f"{self._path}: exclude[{number}] leaves out nothing, no run has {dict(entry)}; change or remove it"
+                )
+        if not num_left:
+            raise ValueError(f"{self._path}: exclude leaves nothing to run; remove one of its entries")
+
+
+def _matches(entry: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    return all(is_same(value, values.get(key)) for key, value in entry.items())

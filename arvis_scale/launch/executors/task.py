@@ -1,0 +1,56 @@
+"""What the processes of a submitted job call: the submitted code, in the directory that the command was given in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from arvis_scale.launch.expansion import PlannedRun
+from arvis_scale.launch.job import JobRun, run_job
+from arvis_scale.launch.study import Study
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """The runs of one job, one after the other.
+
+    The job's Python starts in the snapshot, so that it imports from there, and goes on in `directory`, which the
+    relative paths of the runs' configurations mean.
+    """
+
+    directory: str
+    runs: tuple[JobRun, ...]
+    # See `LaunchConfig.max_attempts`.
+    max_attempts: int
+
+    def __call__(self) -> list[str]:
+        """Do the runs and return their final states."""
+        os.chdir(self.directory)
+        return run_job(list(self.runs), self.max_attempts)
+
+
+def train_task(study: Study, job: Sequence[PlannedRun]) -> TrainTask:
+    """Return what the processes of `job` call, submitted from here."""
+    runs = tuple(JobRun(run.kind, run.config.output) for run in job)
+    return TrainTask(str(Path.cwd()), runs, study.launch.max_attempts)
+
+
+@dataclass(frozen=True)
+class ReportTask:
+    """Collect, fit, plot and report what the runs of a study gave: its last job."""
+
+    directory: str
+    study_folder: str
+
+    def __call__(self) -> str:
+        """Write the report and return its path."""
+        from scaling_studies import commands
+
+        os.chdir(self.directory)
+        folder = Path(self.study_folder)
+        commands.collect(folder)
+        commands.fit(folder)
+        commands.plot(folder)
+        return str(commands.report(folder))

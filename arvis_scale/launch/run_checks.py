@@ -1,0 +1,32 @@
+"""Every run of a study is checked before one of them starts or anything is written."""
+
+from __future__ import annotations
+
+from arvis_scale.engine.run_folder import RunFolder
+from arvis_scale.launch.expansion import PlannedRun
+from arvis_scale.launch.study import Study
+from arvis_scale.launch.token_jobs import token_folder, tokens_to_make, with_teacher
+
+
+def check_runs(study: Study) -> None:
+    """Raise `ValueError`, naming the run, for the first one that could not be trained.
+
+    A branch whose parent is a run of the study and has not completed is checked against it when it starts.
+    """
+    from arvis_scale.engine.checks import RunChecks  # brings torch
+
+    checks, to_come = RunChecks(), tokens_to_make(study, study.runs)
+    for run in study.runs:
+        try:
+            if run.kind == "raw_pixels":
+                checks.check_probe_data(run.config)
+            else:
+                config = with_teacher(run.config) if token_folder(run.config) in to_come else run.config
+                checks.check(config, is_parent_to_come=_is_parent_to_come(run))
+        except ValueError as error:
+            raise ValueError(f"run {run.config.name}: {error}") from error
+
+
+def _is_parent_to_come(run: PlannedRun) -> bool:
+    parent = run.config.parent
+    return bool(run.after) and parent is not None and RunFolder(parent).status().state != "completed"
