@@ -15,7 +15,7 @@ from rich.console import Console
 
 from arvis_scale.data.build import build_shards
 from arvis_scale.data.shards import open_shards
-from arvis_scale.launch.study import load_study
+from arvis_scale.launch.studies.study import load_study
 from arvis_scale.launch.submit import submit
 from scaling_studies import commands
 

@@ -29,9 +29,9 @@ from rich.table import Table
 
 from arvis_scale.atomic import write_json, write_text
 from arvis_scale.data.build import build_shards
-from arvis_scale.launch.budget import study_cost
-from arvis_scale.launch.profiles import profile_path
-from arvis_scale.launch.study import load_study
+from arvis_scale.launch.executors.profiles import profile_path
+from arvis_scale.launch.studies.budget import study_cost
+from arvis_scale.launch.studies.study import load_study
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = (10, 100, 1_000, 10_000)

@@ -24,7 +24,7 @@ def sweep_submit(
 
     Example: `arvis-scale sweep submit my_study.yaml data.shards=shards/photos`
     """
-    from arvis_scale.launch.study import load_study
+    from arvis_scale.launch.studies.study import load_study
 
     study = load_study(study_file, output, overrides or [])
     submission = start_study(study, dry_run=dry_run, device=device, yes=yes)

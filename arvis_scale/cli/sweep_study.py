@@ -14,7 +14,7 @@ from arvis_scale.cli.sweep_watch import sweep_status
 from arvis_scale.launch.sweep_file import read_sweep
 
 if TYPE_CHECKING:
-    from arvis_scale.launch.study import Study
+    from arvis_scale.launch.studies.study import Study
     from arvis_scale.launch.submit import Submission
 
 _WIDEST = 1000  # characters of a table's line
@@ -39,7 +39,7 @@ def sweep_extend(
 
     Example: `arvis-scale sweep extend runs/demo unique_images+=500`
     """
-    from arvis_scale.launch.study import STUDY_NAME, load_study
+    from arvis_scale.launch.studies.study import STUDY_NAME, load_study
 
     study_file = folder / STUDY_NAME
     if not study_file.is_file():
@@ -74,7 +74,7 @@ def report_submission(folder: Path, submission: Submission) -> None:
 
 
 def _confirm_changes(study: Study, *, yes: bool) -> None:
-    from arvis_scale.launch.study_changes import study_changes
+    from arvis_scale.launch.studies.study_changes import study_changes
 
     changes = study_changes(study)
     if changes is None:
@@ -90,9 +90,9 @@ def _confirm_changes(study: Study, *, yes: bool) -> None:
 
 
 def _show_cost(study: Study, device: str | None) -> None:
-    from arvis_scale.launch.budget import check_budget, study_cost
-    from arvis_scale.launch.dry_run_table import render_cost
     from arvis_scale.launch.run_checks import check_runs
+    from arvis_scale.launch.studies.budget import check_budget, study_cost
+    from arvis_scale.launch.studies.dry_run_table import render_cost
 
     check_runs(study)
     cost = study_cost(study, device)

@@ -217,7 +217,7 @@ def _package_versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """Return the commit of the checkout that this code is of, marked when it has changes; None when installed.
 
-    A job's code is a copy (`launch.snapshot`), which knows that of the checkout it was made from.
+    A job's code is a copy (`launch.executors.snapshot`), which knows that of the checkout it was made from.
     """
     here = Path(__file__).resolve().parent
     snapshot = here.parents[1] / "snapshot.json"

@@ -1,1 +1,1 @@
-"""Studies: a grid of runs, given to submitit, and their status."""
+"""Studies: grids of runs (`studies`), given to submitit (`executors`), run (`jobs`), looked at (`status`)."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from arvis_scale.engine.checkpointing.files import newest_step
 from arvis_scale.engine.exit_status import OUT_OF_MEMORY, STOPPED_BY_GUARD
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.launch.expansion import PlannedRun
 from arvis_scale.launch.named_runs import check_run_names
-from arvis_scale.launch.study import STUDY_NAME, Study, load_study
+from arvis_scale.launch.studies.expansion import PlannedRun
+from arvis_scale.launch.studies.study import STUDY_NAME, Study, load_study
 from arvis_scale.launch.submit import Submission, submit
 from arvis_scale.launch.sweep_file import read_sweep
 

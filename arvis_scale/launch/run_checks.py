@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.launch.expansion import PlannedRun
-from arvis_scale.launch.study import Study
-from arvis_scale.launch.token_jobs import token_folder, tokens_to_make, with_teacher
+from arvis_scale.launch.executors.token_jobs import token_folder, tokens_to_make, with_teacher
+from arvis_scale.launch.studies.expansion import PlannedRun
+from arvis_scale.launch.studies.study import Study
 
 
 def check_runs(study: Study) -> None:

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from arvis_scale.config import save_config
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.launch.budget import predicted_hours
 from arvis_scale.launch.cancellation import take_back
 from arvis_scale.launch.executors import executor_of, make_executor
-from arvis_scale.launch.expansion import PlannedRun
+from arvis_scale.launch.executors.packing import pack_jobs
+from arvis_scale.launch.executors.snapshot import take_snapshot
 from arvis_scale.launch.locks import held, holder
-from arvis_scale.launch.packing import pack_jobs
 from arvis_scale.launch.run_checks import check_runs
-from arvis_scale.launch.snapshot import take_snapshot
-from arvis_scale.launch.study import Study, save_study
+from arvis_scale.launch.studies.budget import predicted_hours
+from arvis_scale.launch.studies.expansion import PlannedRun
+from arvis_scale.launch.studies.study import Study, save_study
 from arvis_scale.launch.sweep_file import SWEEP_NAME, Budget, Sweep, SweepRun, TuneRule, read_sweep, write_sweep
 
 LOCK_NAME = ".lock"

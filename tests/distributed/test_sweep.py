@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from arvis_scale.data.token_manifest import read_manifest
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.launch.local_jobs import is_living_job
+from arvis_scale.launch.executors.local_jobs import is_living_job
 from arvis_scale.launch.sweep_file import read_sweep
 
 pytestmark = pytest.mark.processes

@@ -3,7 +3,7 @@
 import pytest
 
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.launch.bad_nodes import bad_nodes, record_failure
+from arvis_scale.launch.jobs.bad_nodes import bad_nodes, record_failure
 from arvis_scale.launch.sweep_file import Sweep, SweepRun, write_sweep
 
 # Of node lists in brackets it knows one.

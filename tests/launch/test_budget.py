@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 from arvis_scale.cli import app
 from arvis_scale.data.build import build_shards
 from arvis_scale.engine.run_plan import plan_runs
-from arvis_scale.launch.budget import check_budget, study_cost
-from arvis_scale.launch.study import load_study
+from arvis_scale.launch.studies.budget import check_budget, study_cost
+from arvis_scale.launch.studies.study import load_study
 
 STUDY = """
 schema_version: 1

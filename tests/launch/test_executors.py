@@ -5,7 +5,7 @@ import os
 import pytest
 
 from arvis_scale.launch.executors import executor_of
-from arvis_scale.launch.study import load_study
+from arvis_scale.launch.studies.study import load_study
 from arvis_scale.launch.submit import submit
 
 STUDY = """

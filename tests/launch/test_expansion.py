@@ -2,8 +2,8 @@
 
 import pytest
 
-from arvis_scale.launch.resources import Resources
-from arvis_scale.launch.study import load_study
+from arvis_scale.launch.studies.resources import Resources
+from arvis_scale.launch.studies.study import load_study
 
 STUDY = """
 schema_version: 1

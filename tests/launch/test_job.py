@@ -12,10 +12,10 @@ import pytest
 from arvis_scale.engine.distributed import leave_processes
 from arvis_scale.engine.exit_status import BAD_INPUT, FAILED, OUT_OF_MEMORY
 from arvis_scale.engine.run_folder import RunFolder, Status
-from arvis_scale.launch.job import JobRun, UnfinishedRunsError, run_job
+from arvis_scale.launch.jobs.job import JobRun, UnfinishedRunsError, run_job
+from arvis_scale.launch.jobs.watching import record_death
+from arvis_scale.launch.jobs.worker import do_runs
 from arvis_scale.launch.sweep_file import Sweep, SweepRun, write_sweep
-from arvis_scale.launch.watching import record_death
-from arvis_scale.launch.worker import do_runs
 
 CONFIG = """
 schema_version: 1
@@ -122,7 +122,7 @@ STARTS_A_WORKER = """
 import subprocess, sys
 worker = subprocess.Popen([sys.executable, "-c", '''
 import time
-from arvis_scale.launch import worker
+from arvis_scale.launch.jobs import worker
 worker._die_with_parent()
 print("started", flush=True)
 time.sleep(60)

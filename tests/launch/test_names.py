@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from arvis_scale.launch.names import joined_name
+from arvis_scale.launch.studies.names import joined_name
 
 
 def test_what_every_run_has_comes_first_and_short():

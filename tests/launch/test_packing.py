@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from arvis_scale.launch.packing import choose_gpus, pack_jobs
-from arvis_scale.launch.resources import Resources
-from arvis_scale.launch.study import load_study
+from arvis_scale.launch.executors.packing import choose_gpus, pack_jobs
+from arvis_scale.launch.studies.resources import Resources
+from arvis_scale.launch.studies.study import load_study
 
 STUDY = """
 schema_version: 1

@@ -4,7 +4,7 @@ import pytest
 
 from arvis_scale.config import save_config
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.launch.study import load_study
+from arvis_scale.launch.studies.study import load_study
 
 # 64 images per step: lengths of 10, 20 and 40 steps cool down after 8, 16 and 32.
 STUDY = """

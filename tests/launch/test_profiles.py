@@ -2,7 +2,7 @@
 
 import pytest
 
-from arvis_scale.launch.profiles import load_profile, profile_names
+from arvis_scale.launch.executors.profiles import load_profile, profile_names
 
 
 def test_the_profiles_that_ship_can_be_read():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from arvis_scale.launch.study import load_study
+from arvis_scale.launch.studies.study import load_study
 
 STUDY = """
 schema_version: 1

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from arvis_scale.launch.executors.profiles import ClusterProfile
 from arvis_scale.launch.executors.requests import report_request, request_of
-from arvis_scale.launch.profiles import ClusterProfile
-from arvis_scale.launch.resources import Resources
-from arvis_scale.launch.study import load_study
+from arvis_scale.launch.studies.resources import Resources
+from arvis_scale.launch.studies.study import load_study
 
 PROFILE = ClusterProfile(partition="gpu", gpus_per_node=8, cpus_per_node=128, memory_gb=1000.0, hours=24.0)
 STUDY = """

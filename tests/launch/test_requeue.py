@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from arvis_scale.launch import requeue
+from arvis_scale.launch.jobs import requeue
 
 # Answers with the file's first line, and removes it while there are others.
 ANSWERS = """#!/bin/sh

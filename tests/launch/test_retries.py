@@ -7,7 +7,7 @@ from arvis_scale.config import load_config
 from arvis_scale.engine.exit_status import BAD_INPUT, FAILED, HANGING, OUT_OF_MEMORY, PREEMPTED, STOPPED_BY_GUARD
 from arvis_scale.engine.out_of_memory import fitted
 from arvis_scale.engine.run_folder import RunFolder, Status
-from arvis_scale.launch.retries import Next, after_start, may_be_the_nodes
+from arvis_scale.launch.jobs.retries import Next, after_start, may_be_the_nodes
 
 CONFIG = {
     "schema_version": 1,

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from arvis_scale.launch import snapshot
-from arvis_scale.launch.snapshot import take_snapshot
+from arvis_scale.launch.executors import snapshot
+from arvis_scale.launch.executors.snapshot import take_snapshot
 
 WHERE = """
 import arvis_scale, arvis_scale.engine.run_folder, scaling_studies

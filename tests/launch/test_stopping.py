@@ -7,10 +7,10 @@ import pytest
 from arvis_scale.engine.exit_status import BAD_INPUT, FAILED, OUT_OF_MEMORY, STOPPED_BY_GUARD
 from arvis_scale.engine.run_folder import End, RunFolder, Status
 from arvis_scale.launch.cancellation import is_cancelled, mark_cancelled, take_back
+from arvis_scale.launch.jobs.retries import Next, after_start
 from arvis_scale.launch.resuming import is_given_up
-from arvis_scale.launch.retries import Next, after_start
 from arvis_scale.launch.stopping import cancel_runs
-from arvis_scale.launch.study import load_study
+from arvis_scale.launch.studies.study import load_study
 from arvis_scale.launch.sweep_file import Sweep, SweepRun, write_sweep
 
 STUDY = """

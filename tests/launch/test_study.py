@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from arvis_scale.launch.study import load_study, save_study
+from arvis_scale.launch.studies.study import load_study, save_study
 
 STUDY = """
 schema_version: 1

@@ -5,8 +5,8 @@ from typer.testing import CliRunner
 
 from arvis_scale.cli import app
 from arvis_scale.engine.run_folder import RunFolder, Status
-from arvis_scale.launch.study import load_study, save_study
-from arvis_scale.launch.study_changes import study_changes
+from arvis_scale.launch.studies.study import load_study, save_study
+from arvis_scale.launch.studies.study_changes import study_changes
 
 STUDY = """
 schema_version: 1

@@ -8,9 +8,9 @@ import torch
 
 from arvis_scale.engine.run_folder import RunFolder, Status
 from arvis_scale.launch import sweep_file
-from arvis_scale.launch.local_jobs import gpu_names
+from arvis_scale.launch.executors.local_jobs import gpu_names
 from arvis_scale.launch.locks import held
-from arvis_scale.launch.study import load_study
+from arvis_scale.launch.studies.study import load_study
 from arvis_scale.launch.submit import runs_to_start, submit
 from arvis_scale.launch.sweep_file import Sweep, SweepRun
 

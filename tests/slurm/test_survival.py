@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from arvis_scale.engine.checkpointing.files import newest_step
 from arvis_scale.engine.exit_status import OUT_OF_MEMORY, PREEMPTED
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.launch.bad_nodes import bad_nodes
+from arvis_scale.launch.jobs.bad_nodes import bad_nodes
 from arvis_scale.launch.sweep_file import read_sweep
 
 pytestmark = pytest.mark.processes
@@ -97,7 +97,7 @@ class Disturbances:
         found = []
         for process in psutil.process_iter(["cmdline"]):
             words = process.info["cmdline"] or []
-            if "arvis_scale.launch.worker" in words and any(self.runs[name].path.name in word for word in words):
+            if "arvis_scale.launch.jobs.worker" in words and any(self.runs[name].path.name in word for word in words):
                 found.append(process)
         return found
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from arvis_scale.launch.executors.executor import Executor
-from arvis_scale.launch.profiles import load_profile
-from arvis_scale.launch.study_file import LaunchConfig
+from arvis_scale.launch.executors.profiles import load_profile
+from arvis_scale.launch.studies.study_file import LaunchConfig
 
 
 def executor_of(launch: LaunchConfig) -> Executor:

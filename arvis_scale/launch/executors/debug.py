@@ -9,10 +9,10 @@ from pathlib import Path
 from arvis_scale.engine.ports import free_port
 from arvis_scale.launch.executors.executor import Started
 from arvis_scale.launch.executors.task import ReportTask
-from arvis_scale.launch.expansion import PlannedRun
-from arvis_scale.launch.study import Study
-from arvis_scale.launch.token_jobs import tokenize_task, tokens_to_make
-from arvis_scale.launch.worker import do_runs
+from arvis_scale.launch.executors.token_jobs import tokenize_task, tokens_to_make
+from arvis_scale.launch.jobs.worker import do_runs
+from arvis_scale.launch.studies.expansion import PlannedRun
+from arvis_scale.launch.studies.study import Study
 
 
 class DebugExecutor:

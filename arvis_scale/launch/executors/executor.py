@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from arvis_scale.launch.expansion import PlannedRun
-from arvis_scale.launch.study import Study
+from arvis_scale.launch.studies.expansion import PlannedRun
+from arvis_scale.launch.studies.study import Study
 
 # Called with the job that each of some runs was given to, by the runs' names, as soon as an executor knows them.
 Started = Callable[[Mapping[str, str]], None]
@@ -16,7 +16,7 @@ Started = Callable[[Mapping[str, str]], None]
 class Executor(Protocol):
     """A way to run jobs; `executor_of` makes the one that a study asks for.
 
-    A job is a list of runs, done one after the other by the same processes (`launch.job.run_job`).
+    A job is a list of runs, done one after the other by the same processes (`launch.jobs.job.run_job`).
     """
 
     # Whether `run` returns when the jobs have ended, and not when they are submitted.

@@ -12,9 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.launch.executors.executor import Started
-from arvis_scale.launch.executors.task import ReportTask, train_task
-from arvis_scale.launch.expansion import PlannedRun
-from arvis_scale.launch.local_jobs import (
+from arvis_scale.launch.executors.local_jobs import (
     POLL_SECONDS,
     Place,
     StartedJob,
@@ -25,10 +23,12 @@ from arvis_scale.launch.local_jobs import (
     saved_when_interrupted,
     start_job,
 )
-from arvis_scale.launch.packing import choose_gpus
-from arvis_scale.launch.profiles import ClusterProfile
-from arvis_scale.launch.study import Study
-from arvis_scale.launch.token_jobs import tokenize_task, tokens_to_make
+from arvis_scale.launch.executors.packing import choose_gpus
+from arvis_scale.launch.executors.profiles import ClusterProfile
+from arvis_scale.launch.executors.task import ReportTask, train_task
+from arvis_scale.launch.executors.token_jobs import tokenize_task, tokens_to_make
+from arvis_scale.launch.studies.expansion import PlannedRun
+from arvis_scale.launch.studies.study import Study
 
 _logger = logging.getLogger(__name__)
 

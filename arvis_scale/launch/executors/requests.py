@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from arvis_scale.launch.expansion import PlannedRun
-from arvis_scale.launch.profiles import ClusterProfile
+from arvis_scale.launch.executors.profiles import ClusterProfile
+from arvis_scale.launch.studies.expansion import PlannedRun
 
 _MEBIBYTE = 2**20
 

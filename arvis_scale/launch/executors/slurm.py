@@ -16,17 +16,17 @@ import submitit
 from submitit.core.utils import FailedJobError
 
 from arvis_scale.config import ParallelConfig
-from arvis_scale.launch.bad_nodes import bad_nodes
 from arvis_scale.launch.executors.executor import Started
+from arvis_scale.launch.executors.profiles import ClusterProfile
 from arvis_scale.launch.executors.requests import Request, report_request, request_of
 from arvis_scale.launch.executors.task import ReportTask, train_task
-from arvis_scale.launch.expansion import PlannedRun
-from arvis_scale.launch.profiles import ClusterProfile
-from arvis_scale.launch.requeue import DEAF
+from arvis_scale.launch.executors.token_jobs import token_folder, tokenize_task, tokens_to_make
+from arvis_scale.launch.jobs.bad_nodes import bad_nodes
+from arvis_scale.launch.jobs.requeue import DEAF
 from arvis_scale.launch.slurm_jobs import job_states
-from arvis_scale.launch.study import Study
+from arvis_scale.launch.studies.expansion import PlannedRun
+from arvis_scale.launch.studies.study import Study
 from arvis_scale.launch.sweep_file import read_sweep
-from arvis_scale.launch.token_jobs import token_folder, tokenize_task, tokens_to_make
 
 # How long a cancelled job may take to save.
 SAVE_SECONDS = 60.0

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from arvis_scale.launch.expansion import PlannedRun
-from arvis_scale.launch.job import JobRun, run_job
-from arvis_scale.launch.study import Study
+from arvis_scale.launch.jobs.job import JobRun, run_job
+from arvis_scale.launch.studies.expansion import PlannedRun
+from arvis_scale.launch.studies.study import Study
 
 
 @dataclass(frozen=True)

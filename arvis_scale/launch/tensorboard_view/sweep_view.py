@@ -20,7 +20,7 @@ from arvis_scale.config import load_yaml
 from arvis_scale.engine.logs.metric_names import probe_names, scalar_names
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.launch.locks import held
-from arvis_scale.launch.study_file import flat_keys
+from arvis_scale.launch.studies.study_file import flat_keys
 from arvis_scale.launch.sweep_file import SweepRun, read_sweep
 from arvis_scale.launch.tensorboard_view.hparams import Columns, experiment, hparam_columns, session_end, session_start
 from arvis_scale.launch.tensorboard_view.thinned_metrics import ReadSoFar, new_records

@@ -27,7 +27,7 @@ def hanging_at_the_second(publish):
     return hanging
 
 
-if "arvis_scale.launch.worker" in sys.orig_argv:
+if "arvis_scale.launch.jobs.worker" in sys.orig_argv:
     if os.environ.get("FAULTY_NODE") == os.environ["SLURMD_NODENAME"]:
         import arvis_scale.config
 

@@ -34,8 +34,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from arvis_scale.atomic import check_schema
 from arvis_scale.config import check_key, flat_keys, load_yaml, parse_override, recipe_path, suggestion
-from arvis_scale.launch.extension import extend_axes
-from arvis_scale.launch.resources import PREFIX, RESOURCE_KEYS
+from arvis_scale.launch.studies.extension import extend_axes
+from arvis_scale.launch.studies.resources import PREFIX, RESOURCE_KEYS
 
 SCHEMA_VERSION = 1
 EXECUTORS = ("local", "slurm", "debug")

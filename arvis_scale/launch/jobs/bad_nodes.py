@@ -13,7 +13,7 @@ from pathlib import Path
 
 from arvis_scale.engine import batch_job
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.launch.requeue import exclude_nodes
+from arvis_scale.launch.jobs.requeue import exclude_nodes
 from arvis_scale.launch.sweep_file import SWEEP_NAME, read_sweep
 
 # Runs that must have failed on a node, and on no other one, before it is called bad.

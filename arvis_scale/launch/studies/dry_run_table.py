@@ -8,8 +8,8 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.launch.budget import RunCost, StudyCost
-from arvis_scale.launch.study import Study
+from arvis_scale.launch.studies.budget import RunCost, StudyCost
+from arvis_scale.launch.studies.study import Study
 
 _COLUMNS = ("parameters", "steps", "FLOPs", "devices", "device hours", "GB on disk", "branches at step")
 

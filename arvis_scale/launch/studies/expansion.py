@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from arvis_scale.config import ConfigBuilder, RunConfig, flat_keys, leaves_of
-from arvis_scale.launch.exclusion import Exclusion
-from arvis_scale.launch.names import NAMED, joined_name
-from arvis_scale.launch.resources import PREFIX, Resources, resources_of
-from arvis_scale.launch.rules import check_rules_occur, ruled_keys
-from arvis_scale.launch.study_file import StudyConfig
+from arvis_scale.launch.studies.exclusion import Exclusion
+from arvis_scale.launch.studies.names import NAMED, joined_name
+from arvis_scale.launch.studies.resources import PREFIX, Resources, resources_of
+from arvis_scale.launch.studies.rules import check_rules_occur, ruled_keys
+from arvis_scale.launch.studies.study_file import StudyConfig
 
 
 @dataclass(frozen=True)

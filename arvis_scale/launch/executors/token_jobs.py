@@ -9,8 +9,8 @@ from pathlib import Path
 
 from arvis_scale.config import RunConfig
 from arvis_scale.data.token_manifest import read_manifest
-from arvis_scale.launch.expansion import PlannedRun
-from arvis_scale.launch.study import Study
+from arvis_scale.launch.studies.expansion import PlannedRun
+from arvis_scale.launch.studies.study import Study
 
 _PRECISION = "fp16"
 

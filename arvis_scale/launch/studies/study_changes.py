@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.same_run import differences
-from arvis_scale.launch.expansion import PlannedRun
-from arvis_scale.launch.study import BASE_NAME, STUDY_NAME, Study, load_study, refuse_other_study
+from arvis_scale.launch.studies.expansion import PlannedRun
+from arvis_scale.launch.studies.study import BASE_NAME, STUDY_NAME, Study, load_study, refuse_other_study
 
 # Names that a line of the difference shows.
 _NUM_SHOWN = 5

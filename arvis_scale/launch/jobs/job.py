@@ -14,11 +14,11 @@ from arvis_scale.engine.ports import reserved_port
 from arvis_scale.engine.preemption import PreemptionFlag
 from arvis_scale.engine.run_folder import RunFolder, Status
 from arvis_scale.engine.run_lock import is_leased
-from arvis_scale.launch import requeue
-from arvis_scale.launch.bad_nodes import exclude_from_this_job, is_bad, record_failure
-from arvis_scale.launch.meeting import Order, Task
-from arvis_scale.launch.retries import Next, after_start, may_be_the_nodes
-from arvis_scale.launch.watching import GRACE_SECONDS, train_watched
+from arvis_scale.launch.jobs import requeue
+from arvis_scale.launch.jobs.bad_nodes import exclude_from_this_job, is_bad, record_failure
+from arvis_scale.launch.jobs.meeting import Order, Task
+from arvis_scale.launch.jobs.retries import Next, after_start, may_be_the_nodes
+from arvis_scale.launch.jobs.watching import GRACE_SECONDS, train_watched
 
 DEFAULT_MAX_ATTEMPTS = 3
 # The other tasks take a little longer to notice that their processes ended.
@@ -28,7 +28,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JobRun:
-    """One run of a job: its kind (see `launch.expansion.PlannedRun`) and its folder, which holds its config.yaml."""
+    """One run of a job: its kind (see `studies.expansion.PlannedRun`) and its folder, which holds its config.yaml."""
 
     kind: str
     folder: str

@@ -15,7 +15,7 @@ from arvis_scale.engine.checkpointing.files import newest_step
 from arvis_scale.engine.exit_status import FAILED, OUT_OF_MEMORY
 from arvis_scale.engine.preemption import SIGNALS, PreemptionFlag
 from arvis_scale.engine.run_folder import RunFolder, Status
-from arvis_scale.launch.meeting import POLL_SECONDS, Order, Task
+from arvis_scale.launch.jobs.meeting import POLL_SECONDS, Order, Task
 
 # After one process of a group has failed, the others get so long to notice.
 GRACE_SECONDS = 30.0
@@ -45,7 +45,7 @@ def _start(task: Task, order: Order) -> subprocess.Popen[bytes]:
     code = Path(arvis_scale.__file__).resolve().parents[1]
     words = [str(Path.cwd()), *(word for run in order.runs for word in run)]
     return subprocess.Popen(
-        [sys.executable, "-u", "-m", "arvis_scale.launch.worker", *words], env=environment, cwd=code
+        [sys.executable, "-u", "-m", "arvis_scale.launch.jobs.worker", *words], env=environment, cwd=code
     )
 
 

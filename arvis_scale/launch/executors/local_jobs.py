@@ -23,7 +23,7 @@ from arvis_scale.engine.ports import free_port
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.run_lock import is_leased
 from arvis_scale.launch.executors.task import TrainTask
-from arvis_scale.launch.expansion import PlannedRun
+from arvis_scale.launch.studies.expansion import PlannedRun
 
 # How long an interrupted submission waits for its runs to reach a step boundary and save.
 SAVE_SECONDS = 60.0
@@ -74,7 +74,7 @@ class Place:
 
     # submitit's files and the processes' output.
     logs: Path
-    # The code that they run (`launch.snapshot`).
+    # The code that they run (`launch.executors.snapshot`).
     snapshot: Path
     # Environment variables beside those of this process.
     environment: Mapping[str, str]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from arvis_scale.launch.rules import is_same
+from arvis_scale.launch.studies.rules import is_same
 
 
 class Exclusion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from arvis_scale.launch.expansion import PlannedRun
+from arvis_scale.launch.studies.expansion import PlannedRun
 
 
 def pack_jobs(runs: Sequence[PlannedRun], runs_per_job: int, *, num_slots: int) -> list[list[PlannedRun]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from arvis_scale.config import RunConfig, load_yaml
 from arvis_scale.engine.checkpointing.branching import last_shared_step
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.launch.expansion import PlannedRun
+from arvis_scale.launch.studies.expansion import PlannedRun
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from arvis_scale.launch.expansion import PlannedRun
-from arvis_scale.launch.profiles import load_profile
-from arvis_scale.launch.study import Study
+from arvis_scale.launch.executors.profiles import load_profile
+from arvis_scale.launch.studies.expansion import PlannedRun
+from arvis_scale.launch.studies.study import Study
 
 
 @dataclass(frozen=True)

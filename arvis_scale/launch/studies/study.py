@@ -10,10 +10,10 @@ import yaml
 
 from arvis_scale.atomic import write_text
 from arvis_scale.config import load_yaml
-from arvis_scale.launch.expansion import PlannedRun, expand
-from arvis_scale.launch.prefixes import share_prefixes
-from arvis_scale.launch.references import reference_runs
-from arvis_scale.launch.study_file import (
+from arvis_scale.launch.studies.expansion import PlannedRun, expand
+from arvis_scale.launch.studies.prefixes import share_prefixes
+from arvis_scale.launch.studies.references import reference_runs
+from arvis_scale.launch.studies.study_file import (
     BudgetConfig,
     LaunchConfig,
     base_file,

@@ -1,7 +1,7 @@
 """The process that trains: one of the processes of a run, or of several runs one after the other.
 
-`python -m arvis_scale.launch.worker DIRECTORY KIND FOLDER [KIND FOLDER ...]`, with RANK and its kin set;
-`launch.job` starts it, and survives it.
+`python -m arvis_scale.launch.jobs.worker DIRECTORY KIND FOLDER [KIND FOLDER ...]`, with RANK and its kin set;
+`launch.jobs.job` starts it, and survives it.
 """
 
 from __future__ import annotations

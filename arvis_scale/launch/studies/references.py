@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from arvis_scale.config import OBJECTIVES, ParallelConfig, RunConfig, leaves_of
-from arvis_scale.launch.expansion import PlannedRun
-from arvis_scale.launch.names import joined_name
+from arvis_scale.launch.studies.expansion import PlannedRun
+from arvis_scale.launch.studies.names import joined_name
 
 # What cannot change an untrained encoder, nor its probe. iGPT's palette comes from the images, so that there the data
 # are its part too.

@@ -1,0 +1,1 @@
+"""From a study file to its runs: read, expanded, named, checked against what the folder holds, and counted."""
