@@ -36,7 +36,11 @@ def study_error_vs_compute(points: pd.DataFrame, fits: Fits) -> Drawing:
     if rows["train_flops"].nunique() < 2:
         raise NothingToDrawError("fewer than 2 different training budgets were measured")
     rows = rows.rename(columns={"value": "error"})
-    return error_vs_compute(rows, envelope(rows, compute="train_flops", y="error"), compute="train_flops")
+    try:
+        lowest = envelope(rows, compute="train_flops", y="error")
+    except ValueError as error:  # budgets so near each other that one bin holds them all
+        raise NothingToDrawError(f"training budgets are too near each other for an envelope: {error}") from error
+    return error_vs_compute(rows, lowest, compute="train_flops")
 
 
 def study_iso_loss(points: pd.DataFrame, fits: Fits) -> Drawing:

@@ -79,6 +79,12 @@ def test_one_run_alone_is_drawn_and_the_other_figures_say_why_not(curve_rows: Ro
     assert set(drawn.drawings) | set(drawn.left_out) == set(FIGURES)
 
 
+def test_training_budgets_of_one_bin_give_no_envelope(curve_rows: Rows, table: Table) -> None:
+    points = table([*curve_rows("xtra", train_flops=1.00e12), *curve_rows("aim", train_flops=1.01e12)])
+    drawn = draw_study(points, fit_study(points))
+    assert drawn.left_out["error_vs_compute"].startswith("training budgets are too near each other")
+
+
 def test_a_curve_that_was_refused_has_no_line(study: Path) -> None:
     points, fits = read_points(study / "points.csv"), json.loads((study / "fits.json").read_text())
     refused = [curve["objective"] for curve in fits["curves"] if curve["x"] == "params_encoder"]
