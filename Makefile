@@ -17,12 +17,16 @@ $(INSTALLED):
 demo: install
 	$(BIN)/arvis-scale demo
 
-test: lint
-	$(BIN)/python -m pytest
+# Every test has one thread, so that two fill two cores; those that start processes take up to 6 GB each. The tests on
+# Slurm have the machine to themselves.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile
 
-# A worker per core, each with one thread.
+test: lint
+	$(PYTEST) -n 2 --ignore tests/slurm
+	$(PYTEST) tests/slurm
+
 test-unit: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m 'not processes and not browser'
+	$(PYTEST) -n auto -m 'not processes and not browser'
 
 lint: install
 	$(BIN)/ruff check .

@@ -10,6 +10,10 @@ a step each; who is first alternates. A ratio is the median over turns of engine
 its spread the quartiles. On a CPU time is what the process has used of it, with one thread, which other work on the
 machine moves least; the ratio of the wall clock stands beside it. On a GPU time is the wall clock once the device is
 done. Every pair has a process of its own, and its losses must agree. Writes JSON beside the table.
+
+On a CPU, engine and loop both run with a glibc that keeps what is freed, as torch's allocator does on a GPU. By default
+it gives blocks over 32 MB back, and the kernel clears new pages for them at every step: ZeRO's flat gradients most of
+all. `--malloc default` measures that.
 """
 
 from __future__ import annotations
@@ -85,6 +89,10 @@ class Case:
             "parallel.deepspeed": settings or {},
         }
         return build_config({}, values, "engine_overhead")
+
+
+# Variables of glibc's malloc with which it neither maps large blocks by themselves nor returns what is freed.
+KEEPING_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 
 class TorchLoop:
@@ -202,6 +210,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES)
     parser.add_argument("--batches", nargs="+", default=["1x1", "8x1"], help="micro batch size x accumulation")
     parser.add_argument("--rounds", type=int, default=8, help="turns that count")
+    parser.add_argument("--malloc", default="keeping", choices=["keeping", "default"], help="what freed memory becomes")
     parser.add_argument("--quick", action="store_true", help="nano, one batch size, one round")
     parser.add_argument("--output", type=Path, help="JSON file; by default results/DATE-HOST-engine_overhead.json")
     arguments = parser.parse_args()
@@ -215,10 +224,13 @@ def main() -> None:
     arguments, console = parse_arguments(), Console(width=120)
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # as every measuring process does, for the record
+    if arguments.malloc == "keeping":
+        os.environ.update(KEEPING_MALLOC)  # the measuring processes read it when they start
     now, rows = datetime.now(timezone.utc), []
     path = arguments.output or RESULTS / f"{now:%Y-%m-%d}-{platform.node()}-engine_overhead.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {"schema_version": 1, "measured": now.isoformat(timespec="seconds"), "machine": machine()}
+    record["malloc"] = arguments.malloc
     for preset, batches, strategy in itertools.product(arguments.presets, arguments.batches, arguments.strategies):
         micro_batch_size, accumulation = map(int, batches.split("x"))
         case = Case(preset, micro_batch_size, accumulation, strategy)

@@ -6,7 +6,7 @@
     fit = fit_law(points, law="parametric", x=("params", "samples_seen"), y="loss")
     fit.params                     # {"E": 1.69, "A": ..., "B": ..., "alpha": ..., "beta": ...}: the formula's own names
     fit.objective                  # the minimised value: sum of the Huber loss (parametric) or of squares, of log y
-    fit.predict(params, samples)   # arrays in the order of x; one mapping or DataFrame with x's columns works too
+    fit.predict(params, samples)   # arrays in the order of x or by their names, or one DataFrame with x's columns
     fit.interval("alpha", 0.95)    # (low, high); method="cases", "residuals", "runs", "noise" or "profile"
     fit.band(params, samples)      # (low, high) of the fitted curve, pointwise
     fit.undetermined(), fit.outliers, fit.warnings, fit.summary()
@@ -22,10 +22,10 @@ Two methods: `efficiency(a, b, at=0.2)` is one ratio with its interval, without 
 Whether to trust it: `extrapolation_test`, `cross_validation`, `rank_laws` (`trust`). Compute (`compute`): `envelope`
 (approach 1), `isoflop` (approach 2), `optimal_allocation` (approach 3).
 
-Read in this order: `tables` (the tables of others), `laws`, `forms` and `law_names` (what is fitted), `law_fit` and
-`intervals` (how), `trust`, `compute`, `slices`, `efficiency`, `predictions`; for a study folder `points` (its table),
-`collect` (run folders -> points), `curves`, `study`, `figures`, `report`, and `commands`; `cli` is the command line of
-all of it. The package needs no training code and no GPU library.
+Read in this order: `tables` (the tables of others), `laws`, `forms` and `law_names` (what is fitted), `law_fit`,
+`intervals`, `cautions` and `extent` (how, and how far), `trust`, `compute`, `slices`, `efficiency`, `predictions`; for
+a study folder `points` (its table), `collect` (run folders -> points), `curves`, `study`, `figures`, `report`,
+and `commands`; `cli` is the command line of all of it. The package needs no training code and no GPU library.
 """
 
 from scaling_studies.compute import envelope, isoflop, optimal_allocation

@@ -28,8 +28,8 @@ Table = Annotated[Path, typer.Argument(metavar="TABLE", help=".csv, .tsv, .json 
 X = Annotated[str, typer.Option("--x", help="column(s) of x, such as params,samples_seen", show_default=False)]
 Y = Annotated[str, typer.Option("--y", help="column of y: an error, a loss, or an accuracy for law accuracy")]
 Law = Annotated[str, typer.Option(help="m1 m2 m3 m4 zhai bnsl accuracy parametric data_constrained")]
-Columns = Annotated[list[str] | None, typer.Option("--column", help="OURS=THEIRS, e.g. params='Model Size'")]
-Where = Annotated[list[str] | None, typer.Option("--where", help="COLUMN=VALUE: only these rows")]
+Columns = Annotated[list[str] | None, typer.Option("--column", help="OURS=THEIRS, such as error=1-accuracy")]
+Where = Annotated[list[str] | None, typer.Option("--where", help="COLUMN=VALUE, or COLUMN!=VALUE: only these rows")]
 Sigma = Annotated[str | None, typer.Option(help="column of standard errors of y", show_default=False)]
 Fixed = Annotated[list[str] | None, typer.Option("--fixed", help="NAME=VALUE: a parameter that is held")]
 Scale = Annotated[
@@ -145,6 +145,7 @@ def efficiency(
     """
     from scaling_studies import table_commands
 
+    table_commands.check_methods(path, column, by)
     fits = [
         table_commands.TableFit(
             path, law, x, y, column, [*(where or []), f"{by}={name}"], sigma, fixed, num_breaks, scale
@@ -181,6 +182,8 @@ def predict(
 ) -> None:
     """Say what a fitted law expects: a quality at a point, what a quality takes, how a budget is best spent.
 
+    Intervals are of the law: a single run scatters around it by its own noise besides.
+
     Example: `arvis-scale study predict runs.csv --law parametric --x params,samples_seen --y loss --compute 1e20`
     """
     from scaling_studies import table_commands
@@ -193,9 +196,7 @@ def predict(
     rest = [name for name in found.data.x_names if name not in options["held"]]
     over = rest[0] if over is None and len(rest) == 1 else over
     if point:
-        # The test goes along one variable: of a law in several it validates none of the others.
-        validated = table.validated() if len(found.data.x_names) == 1 else 1.0
-        answer = table_commands.predicted_quality(found, point, validated, level, intervals)
+        answer = table_commands.predicted_quality(found, point, table.tested, level, intervals)
     elif quality is not None and over is not None:
         answer = table_commands.predicted_need(found, quality, over, extrapolate, options)
     else:

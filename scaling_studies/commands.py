@@ -66,5 +66,7 @@ def _sha256(points: pd.DataFrame) -> str:
 
 
 def _need(file: Path, step: str) -> None:
+    if file.parent.is_file():
+        raise ValueError(f"{file.parent} is no study folder; of a table: python -m scaling_studies.scripts.plot_...")
     if not file.is_file():
         raise ValueError(f"{file} is missing: run `arvis-scale study {step} {file.parent}` first")

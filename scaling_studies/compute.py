@@ -191,6 +191,23 @@ def frontier(
         return size, samples, floor + scale_n * size**-alpha + scale_d * samples**-beta
 
 
+def frontier_compute(
+    fit: LawFit, theta: Array, quality: float, flops_per_param_sample: float = FLOPS_PER_PARAM_SAMPLE
+) -> Array:
+    """The least compute that reaches `quality` by each parameter vector (`S x P`) of a `parametric` fit, `S`.
+
+    Along the frontier `y - E` is a power of compute, with the exponent `-alpha beta / (alpha + beta)`. It is inf where
+    E is not below `quality`, NaN without an optimum.
+    """
+    params = fit.form.to_params(theta)
+    floor, alpha, beta = params[:, 0], params[:, 3], params[:, 4]
+    at_one = frontier(fit, theta, np.array([flops_per_param_sample]), flops_per_param_sample)[2][:, 0]
+    with np.errstate(all="ignore"):
+        exponent = np.where(np.minimum(alpha, beta) > 0, (alpha + beta) / (alpha * beta), np.nan)
+        compute = flops_per_param_sample * ((at_one - floor) / (quality - floor)) ** exponent
+        return np.where(np.isfinite(exponent) & (floor >= quality), np.inf, compute)
+
+
 def _balance(params: Array) -> Array:
     """G of equation 4 per parameter vector (`S x P`)."""
     with np.errstate(all="ignore"):

@@ -1,6 +1,8 @@
 """Do the intervals cover? Known constants, new noise again and again, and how often each 95% interval holds the truth.
 
-python -m scaling_studies.coverage                   # 200 repeats of every law; about half an hour
+Of parameters, and on curves of few points of the band, of a prediction at twice the data and of an efficiency.
+
+python -m scaling_studies.coverage                   # 200 repeats of every law; about 40 minutes
 python -m scaling_studies.coverage --laws m2 --repeats 50 --output coverage.json
 """
 
@@ -8,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from arvis_scale.atomic import write_json
+from scaling_studies.efficiency import efficiency
 from scaling_studies.forms import Form
+from scaling_studies.intervals import METHODS
 from scaling_studies.law_fit import fit_law
 from scaling_studies.law_names import law_for_data
 from scaling_studies.laws import Array
@@ -22,6 +27,9 @@ from scaling_studies.laws import Array
 LEVEL = 0.95
 # The end of a 95% interval from so many samples is known to a few per cent of its length.
 NUM_SAMPLES = 300
+# What the second method of an efficiency needs, and the sizes of the tables that others publish.
+NEEDS = 3.0
+FEW_POINTS = {"m1": (3, 5, 7, 15), "m2": (5, 7, 15)}
 
 
 @dataclass(frozen=True)
@@ -107,21 +115,56 @@ def coverage(case: Case, num_repeats: int, *, method: str | None = None) -> dict
     return {name: count / max(num_fits, 1) for name, count in covered.items()} | {"fits": num_fits / num_repeats}
 
 
+def curve_coverage(case: Case, num_points: int, num_repeats: int) -> dict[str, float]:
+    """The same of what is read off a law in one variable on `num_points` points, by the default method.
+
+    `band` is in the middle of the data, `ahead` at twice the largest x, `efficiency` that over a method that needs
+    `NEEDS` times as much, at the quality of the middle.
+    """
+    case = replace(case, x=_curve(num_points))
+    slower = replace(case, x=NEEDS * case.x)
+    low, high = case.x[0, 0], case.x[0, -1]
+    places = np.array([np.sqrt(low * high), 2 * high])
+    truth = replace(case, x=places[None]).true_y()
+    covered, num_fits = dict.fromkeys(("band", "ahead", "efficiency"), 0), 0
+    for repeat in range(num_repeats):
+        rng = np.random.default_rng(repeat)
+        try:
+            first, second = (
+                fit_law({"x": each.x[0], "y": case.points(rng)["y"]}, case.law, x="x", y="y", seed=repeat)
+                for each in (case, slower)
+            )
+            ratio = efficiency(first, second, at=float(truth[0]))
+        except ValueError:
+            continue
+        num_fits += 1
+        ends = np.array(first.band(places, level=LEVEL))
+        held = (ends[0] <= truth) & (truth <= ends[1])
+        covered["band"] += int(held[0])
+        covered["ahead"] += int(held[1])
+        covered["efficiency"] += int(ratio.low <= NEEDS <= ratio.high)
+    return {name: count / max(num_fits, 1) for name, count in covered.items()} | {"fits": num_fits / num_repeats}
+
+
 def main() -> None:
     """Print one line per law: the fraction of intervals that hold the truth, per parameter."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--laws", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--method", choices=("profile", "cases", "residuals"), help="by default that of the law's loss")
+    parser.add_argument("--method", choices=("profile", *METHODS), help="by default that of the law's loss")
     parser.add_argument("--output", type=Path, help="JSON file, written again after every law")
     arguments = parser.parse_args()
+    cases = {law: partial(coverage, CASES[law], method=arguments.method) for law in arguments.laws}
+    for law in (law for law in FEW_POINTS if law in arguments.laws):
+        for number in FEW_POINTS[law]:
+            cases[f"{law}, {number} points"] = partial(curve_coverage, CASES[law], number)
     laws = {}
-    for law in arguments.laws:
+    for name, covers in cases.items():
         started = time.process_time()
-        found = coverage(CASES[law], arguments.repeats, method=arguments.method)
-        print(f"{law}: " + ", ".join(f"{name} {share:.1%}" for name, share in found.items()), flush=True)
+        found = covers(num_repeats=arguments.repeats)
+        print(f"{name}: " + ", ".join(f"{key} {share:.1%}" for key, share in found.items()), flush=True)
         seconds = round(time.process_time() - started, 1)
-        laws[law] = {"repeats": arguments.repeats, "coverage": found, "cpu_seconds": seconds}
+        laws[name] = {"repeats": arguments.repeats, "coverage": found, "cpu_seconds": seconds}
         if arguments.output:
             head = {"schema_version": 1, "level": LEVEL, "bootstrap_samples": NUM_SAMPLES}
             write_json(arguments.output, head | {"laws": laws})

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from scaling_studies.curves import Curve
+from scaling_studies.extent import ScoredReach
 from scaling_studies.law_fit import LawFit, fit_law
 from scaling_studies.trust import Extrapolation, extrapolation_test, rank_laws
 
@@ -77,12 +78,13 @@ def curve_document(fitted: FittedCurve) -> dict[str, Any]:
             "birge_ratio": fit.birge_ratio,
             "num_starts": fit.result.num_starts,
             "num_starts_converged": fit.result.num_converged,
+            "num_samples": fit.samples().num_drawn,
             "num_samples_converged": len(fit.samples().theta),
             "x_range": list(fit.x_range[curve.x]),
             "line": _line(fit, x),
             "residuals": residuals_document(fit),
             "extrapolation": None if test is None else _extrapolation_document(test, x),
-            "ahead": _ahead(curve, fit, 1.0 if test is None else test.validated),
+            "ahead": _ahead(curve, fit, None if test is None else test.tested),
         }
     )
 
@@ -148,15 +150,17 @@ def _extrapolation_document(test: Extrapolation, x: np.ndarray) -> dict[str, Any
         "bias": test.bias,
         "num_fitted": test.num_fitted,
         "num_scored": test.num_scored,
+        "variable": test.variable,
+        "reach": test.reach,
         "validated": test.validated,
         "line": {"x": drawn.tolist(), "y": test.fit.predict(drawn).tolist()},
     }
 
 
-def _ahead(curve: Curve, fit: LawFit, validated: float) -> dict[str, Any]:
+def _ahead(curve: Curve, fit: LawFit, tested: ScoredReach | None) -> dict[str, Any]:
     largest = fit.x_range[curve.x][1]
     x = np.geomspace(largest, AHEAD * largest, _AHEAD_POINTS)
-    return _line(fit, x) | {"factor": AHEAD, "warning": fit.extrapolation(x, validated=validated)}
+    return _line(fit, x) | {"factor": AHEAD, "warning": fit.extrapolation(x, tested=tested)}
 
 
 def _line(fit: LawFit, x: np.ndarray) -> dict[str, list[float]]:

@@ -15,10 +15,14 @@ from scaling_studies.forms import Form
 from scaling_studies.laws import Array
 
 Points = pd.DataFrame | Mapping[str, Any]
-_ACCURACY = re.compile(r"acc|top-?1|top-?5|recall|precision", re.IGNORECASE)
+_ACCURACY = re.compile(r"acc(?!um)|top-?[15]|recall|precision", re.IGNORECASE)
 _ERROR = re.compile(r"err", re.IGNORECASE)
+_FALLS = re.compile(r"err|loss|miss", re.IGNORECASE)
 # Rows at one x whose y differ by more than this ratio are no repeats of one measurement.
 _DISAGREEMENT = 1.25
+# A column of numbers with more different values per row than this holds measurements and names no groups of rows.
+_GROUPS_PER_ROW = 0.5
+_COMPUTE = re.compile(r"compute|flop|mac", re.IGNORECASE)
 # Standard errors that a difference must exceed to be more than noise.
 _BEYOND_NOISE = 4.0
 # Rank correlation of x and y from which on y plainly rises.
@@ -58,13 +62,14 @@ def read_input(points: Points, law: type[Form], x: str | Sequence[str], y: str, 
         )
     wanted = (*x_names, y, *((sigma,) if sigma else ()))
     table = _table(points, wanted)
+    _check_name(law, y)
     columns = {name: _numbers(table, name) for name in wanted}
     for name in (*x_names, *((sigma,) if sigma else ())):
         _refuse(table, name, columns[name] <= 0, "is not above 0")
     stacked, values = np.stack([columns[name] for name in x_names]), columns[y]
     noise = columns[sigma] if sigma else None
     warnings = _check_values(table, law, y, values) + _check_spread(law, stacked, x_names, values, y, noise)
-    warnings += _check_repeats(table, stacked, x_names, values, y, noise)
+    warnings += _check_repeats(table.drop(columns=[sigma] if sigma else []), stacked, x_names, values, y, noise)
     weight = np.ones(len(values))
     if noise is not None:
         noise = noise / values if law.link == "log" else noise
@@ -100,7 +105,18 @@ def _refuse(table: pd.DataFrame, name: str, wrong: NDArray[np.bool_], why: str) 
         others = f" (and {int(wrong.sum()) - 1} more rows)" if wrong.sum() > 1 else ""
         cell = table[name].iloc[first]
         cell = cell.item() if isinstance(cell, np.generic) else cell
-        raise ValueError(f"row {table.index[first]}, column {name}: {cell!r} {why}{others}; correct or drop it")
+        raise ValueError(
+            f"row {table.index[first]}, column {name}: {cell!r} {why}{others}; correct it, or drop it (--where)"
+        )
+
+
+def _check_name(law: type[Form], name: str) -> None:
+    """Refuse a y that is an accuracy by its name under a law of errors, which its values need not tell."""
+    if law.falls and _ACCURACY.search(name) and not _FALLS.search(name):
+        raise ValueError(
+            f"column {name} is named as an accuracy, and law {law.name!r} is one of errors: fit 1 - {name} as error "
+            f"(load_points(columns={{'error': '1-{name}'}}), --column 'error=1-{name}' --y error), or law 'accuracy'"
+        )
 
 
 def _check_values(table: pd.DataFrame, law: type[Form], name: str, values: Array) -> list[str]:
@@ -151,30 +167,59 @@ def _rank_regression(x: Array, y: Array) -> tuple[Array, float]:
 def _check_repeats(
     table: pd.DataFrame, x: Array, x_names: tuple[str, ...], values: Array, name: str, noise: Array | None
 ) -> list[str]:
-    """Rows at one x: repeats where their seeds differ or their y agree, otherwise refused."""
+    """Rows at one x: repeats where their seeds differ or their y agree, otherwise refused with a way on."""
     keys = pd.DataFrame(dict(zip(x_names, x, strict=True)))
     if "seed" in table:
         keys["seed"] = table["seed"].to_numpy()
-    num_repeats = 0
+    groups = _grouping(table.drop(columns=[name, *keys], errors="ignore"))
+    num_repeats, num_apart, apart = 0, 0, dict[str, None]()
     for _, group in keys.groupby(list(keys.columns), dropna=False, sort=False):
-        if len(group) < 2:
-            continue
         y = values[group.index]
+        if len(group) < 2 or y.max() == y.min():
+            continue
         low, high = int(group.index[np.argmin(y)]), int(group.index[np.argmax(y)])
+        differing = [column for column in groups if table[column].iloc[[low, high]].nunique() > 1]
         within_noise = noise is not None and np.ptp(y) < _BEYOND_NOISE * np.hypot(noise[low], noise[high])
         if y.max() > _DISAGREEMENT * y.min() and not within_noise:
             raise ValueError(
                 f"rows {table.index[low]} and {table.index[high]} share their {', '.join(keys.columns)} but disagree: "
-                f"{name} {values[low]:g} and {values[high]:g}; drop one or fit their groups apart"
+                f"{name} {values[low]:g} and {values[high]:g}; {_way_on(table.iloc[low], differing, x_names)}"
             )
-        num_repeats += len(group) if y.max() > y.min() else 0
+        if differing:
+            num_apart, apart = num_apart + len(group), apart | dict.fromkeys(differing)
+        else:
+            num_repeats += len(group)
+    found = []
+    shared = f"rows share their {' and '.join(x_names)} with others"
     if num_repeats and "seed" not in table:
-        return [f"{num_repeats} rows share their {' and '.join(x_names)} with others: taken as repeats of one point"]
-    return []
+        found.append(f"{num_repeats} {shared}: taken as repeats of one point")
+    if num_apart:
+        found.append(f"{num_apart} {shared} and differ in {', '.join(apart)}: one law goes through all of them")
+    return found
+
+
+def _grouping(table: pd.DataFrame) -> list[str]:
+    """The columns whose values name groups of rows (a data set, a size): not one per row, and of numbers few."""
+    share = {name: table[name].nunique() / len(table) for name in table.columns}
+    numeric = {name for name in table.columns if pd.api.types.is_numeric_dtype(table[name])}
+    return [name for name in share if share[name] < 1 and (name not in numeric or share[name] <= _GROUPS_PER_ROW)]
+
+
+def _way_on(row: pd.Series, differing: list[str], x_names: tuple[str, ...]) -> str:
+    """What to do about rows at one x that disagree, of which `row` is the lowest."""
+    if not differing:
+        return "drop one or fit their groups apart"
+    only = f"{differing[0]}={row[differing[0]]}"
+    ways = f"they differ in {', '.join(differing)}: fit one value of it alone (--where '{only}')"
+    if len(x_names) == 1 and _COMPUTE.search(x_names[0]):
+        ways += ", or the lower envelope of all (envelope(), python -m scaling_studies.scripts.plot_error_vs_compute)"
+    return ways
 
 
 def check_count(form: Form, x: Array, x_names: tuple[str, ...], num_free: int) -> None:
     """Raise `ValueError` when there are fewer different x than the law's free parameters and one to test them."""
     distinct, needed = len(np.unique(x, axis=1).T), num_free + 1
     if distinct < needed:
-        raise ValueError(f"not enough points: {distinct} distinct {', '.join(x_names)}, a {form.title} needs {needed}")
+        simpler = "" if len(x_names) > 1 or needed <= 3 else ", law m1 needs 3"
+        names = ", ".join(x_names)
+        raise ValueError(f"not enough points: {distinct} distinct {names}, a {form.title} needs {needed}{simpler}")

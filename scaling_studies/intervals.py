@@ -2,19 +2,22 @@
 
 The noise is taken from the residuals. For least squares a profile's threshold is the exact one of a linear model
 (Student's t); for the Huber loss it is scaled by the ratio of the variance of its slopes to its mean curvature (Huber
-1981, chapter 7).
+1981, chapter 7). A few residuals tell the deviation of the noise only roughly: every bootstrap sample draws its own,
+from the scaled inverse chi2 distribution, so that for a linear model the samples have Student's t too (Gelman et al.,
+Bayesian Data Analysis, section 14.2).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from scaling_studies.forms import Form
 from scaling_studies.laws import Array
 from scaling_studies.robust import Problem, minimise, settle
 
@@ -29,7 +32,9 @@ _POORLY_KNOWN = 10.0
 # A law with more starts is refitted to a sample from the minima of the data alone.
 _FEW_STARTS = 16
 _SETTLE_STEPS = 60
-_EXPONENTS = ("alpha", "beta", "c", "k")
+# What an interval may span before its parameter counts as not determined.
+_WIDEST_SCALE = 100.0
+_WIDEST_EXPONENT = 3.0
 
 
 @dataclass(frozen=True)
@@ -55,22 +60,21 @@ def bootstrap(
     Of a law with few starts, every sample also has the best of them: where the data are flat and their minimum is a
     bound, a sample that is not would never leave it.
 
-    `cases` draws rows with replacement, `runs` whole runs (rows with one label), `residuals` keeps every x and draws
-    the residuals, centred and enlarged for the degrees of freedom that the fit took. `noise` draws normal errors of
-    deviation `sigma` (`n`) around the fit.
+    `noise` draws normal errors around the fit, of deviation `sigma` (`n`) or else of that of the residuals, as well as
+    they tell it. `residuals` draws those themselves, centred and enlarged likewise. `cases` draws rows with
+    replacement, `runs` whole runs (rows with one label).
     """
+    if method == "profile":
+        raise ValueError(f"a profile gives intervals of parameters only: of anything else say {', '.join(METHODS)}")
     if method not in METHODS:
-        raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}, profile")
+        raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
     if method == "runs" and len(np.unique(runs)) < 3:
         raise ValueError(f"method 'runs' needs at least 3 runs (column run or name), there are {len(np.unique(runs))}")
     rng = np.random.default_rng(seed)
-    if method == "noise":
-        if sigma is None:
-            raise ValueError("method 'noise' needs standard errors: name their column as sigma when fitting")
-        fitted = problem.form.value(problem.x, alternatives[0][None])[0]
-        resampled = replace(problem, target=fitted + sigma * rng.standard_normal((num_samples, len(fitted))))
+    if method in ("cases", "runs"):
+        resampled = _resampled(problem, runs if method == "runs" else np.arange(len(runs)), num_samples, rng)
     else:
-        resampled = _resampled(problem, alternatives[0], runs, num_free, method, num_samples, rng)
+        resampled = _renewed(problem, alternatives[0], num_free, method, num_samples, sigma, rng)
     best_theta, best = None, np.full(num_samples, np.inf)
     converged = np.zeros(num_samples, dtype=bool)
     for start in [*(np.tile(start, (num_samples, 1)) for start in alternatives), *_best_starts(resampled, num_samples)]:
@@ -116,25 +120,36 @@ def reaches_bounds(problem: Problem, samples: Samples, level: float = 0.95) -> d
     return found
 
 
-def _resampled(
+def _renewed(
     problem: Problem,
     theta: Array,
-    runs: NDArray[np.generic],
     num_free: int,
     method: str,
     num_samples: int,
+    sigma: Array | None,
     rng: np.random.Generator,
 ) -> Problem:
-    num_points = problem.x.shape[1]
-    if method == "residuals":
-        fitted = problem.form.value(problem.x, theta[None])[0]
-        root = np.sqrt(problem.weight)
-        residual = (problem.target - fitted) * root
-        residual = (residual - residual.mean()) * np.sqrt(num_points / (num_points - num_free))
-        drawn = residual[rng.integers(num_points, size=(num_samples, num_points))]
-        return replace(problem, target=fitted + drawn / root)
-    labels, members = np.unique(runs, return_inverse=True) if method == "runs" else (runs, np.arange(num_points))
-    counts = rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=num_samples)
+    """New y around the fit for every sample."""
+    fitted = problem.form.value(problem.x, theta[None])[0]
+    shape = (num_samples, len(fitted))
+    if method == "noise" and sigma is not None:
+        return replace(problem, target=fitted + sigma * rng.standard_normal(shape))
+    root = np.sqrt(problem.weight)
+    residual = (problem.target - fitted) * root
+    free = len(fitted) - num_free
+    # The deviation times sqrt(df / chi2 of df): what the residuals leave open about it.
+    enlarged = np.sqrt(free / rng.chisquare(free, size=(num_samples, 1)))
+    if method == "noise":
+        drawn = np.sqrt(np.sum(residual**2) / free) * rng.standard_normal(shape)
+    else:
+        drawn = ((residual - residual.mean()) * np.sqrt(len(fitted) / free))[rng.integers(len(fitted), size=shape)]
+    return replace(problem, target=fitted + enlarged * drawn / root)
+
+
+def _resampled(problem: Problem, labels: NDArray[np.generic], num_samples: int, rng: np.random.Generator) -> Problem:
+    """The rows of every label as often as it was drawn."""
+    names, members = np.unique(labels, return_inverse=True)
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=num_samples)
     return replace(problem, weight=problem.weight * counts[:, members.reshape(-1)])
 
 
@@ -214,23 +229,44 @@ class _ProfileCurve:
 
 def undetermined(problem: Problem, theta: Array, num_free: int) -> dict[str, str]:
     """Per parameter that the data do not determine, a sentence; judged at the minimum, in internal coordinates."""
-    form = problem.form
     half_width = 1.96 * np.sqrt(np.diag(_covariance(problem, theta, num_free)))
-    moved = [form.to_params(theta + share * np.eye(len(theta))) for share in (0.0, 1.0)]
-    found = {}
-    for index, name in enumerate(form.names()):
+    scales, found = _is_scale(problem.form, theta), {}
+    for index, name in enumerate(problem.form.names()):
         lower, upper = problem.lower[index], problem.upper[index]
         if lower == upper:
             continue
         slack = 1e-6 * (upper - lower)
-        is_log = np.isclose(moved[1][index, index], np.e * moved[0][index, index], rtol=1e-6)
-        if half_width[index] > 0.5 * (upper - lower) or (is_log and half_width[index] > np.log(_POORLY_KNOWN)):
+        is_vague_scale = scales[index] and half_width[index] > np.log(_POORLY_KNOWN)
+        if half_width[index] > 0.5 * (upper - lower) or is_vague_scale:
             found[name] = f"{name} is not determined by these points"
         elif theta[index] <= lower + slack or theta[index] >= upper - slack:
             found[name] = f"{name} ends at its bound: the points give only a limit on it"
-        elif name in _EXPONENTS and half_width[index] > abs(theta[index]):
+        elif name in _exponents(problem.form) and half_width[index] > abs(theta[index]):
             found[name] = f"{name} is not determined by these points: its interval includes 0"
     return found
+
+
+def spread_widely(form: Form, theta: Array, ends: Mapping[str, tuple[float, float]]) -> dict[str, str]:
+    """Per parameter whose 95% interval (`ends`) says next to nothing, a sentence: what is shown must agree with it."""
+    scales, found = _is_scale(form, theta), {}
+    for index, (name, (low, high)) in enumerate(ends.items()):
+        least, most = sorted((abs(low), abs(high)))
+        is_open_scale = scales[index] and most > _WIDEST_SCALE * least
+        is_open_exponent = name in _exponents(form) and (low < 0 < high or most > _WIDEST_EXPONENT * least)
+        if low < high and (is_open_scale or is_open_exponent):
+            found[name] = f"{name} is not determined by these points: its 95% interval is {low:.3g} to {high:.3g}"
+    return found
+
+
+def _is_scale(form: Form, theta: Array) -> NDArray[np.bool_]:
+    """Which parameters the fit sees as logarithms (`P`)."""
+    with np.errstate(over="ignore"):  # a scale at x = 1 may be beyond any number
+        here, moved = form.to_params(theta[None])[0], form.to_params(theta + np.eye(len(theta)))
+    return np.isclose(np.diag(moved), np.e * here, rtol=1e-6) & (here > 0)
+
+
+def _exponents(form: Form) -> tuple[str, ...]:
+    return (*((form.tied[1],) if form.tied else ()), "alpha", "beta", "k")
 
 
 def _noise(problem: Problem, theta: Array, num_free: int) -> tuple[float, float]:

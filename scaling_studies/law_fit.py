@@ -4,10 +4,12 @@ The objective is `sum_i w_i * huber(log law(x_i) - log y_i)`: for the laws in on
 of squares) of log y unless `huber_delta` says otherwise, for those in N and D the published Huber loss with delta 1e-3.
 An accuracy is fitted as it is instead of its logarithm, and so is any y with `scale="linear"`.
 
-With standard errors (`sigma`) points weigh by them, and intervals come from a parametric bootstrap that draws new noise
-around the fit. Where the points scatter more than their standard errors explain, all of them are enlarged by the Birge
-ratio `max(1, sqrt(chi2 / degrees of freedom))` (Birge, Phys. Rev. 40, 1932; used by the Particle Data Group for the
-same purpose).
+Intervals of least squares come from a parametric bootstrap that draws new noise around the fit, those of one parameter
+from its profile; of a Huber loss from resampled rows. Rows of one run (column `run` or `name`) are resampled together.
+
+With standard errors (`sigma`) points weigh by them and the noise is drawn from them. Where the points scatter more than
+their standard errors explain, all of them are enlarged by the Birge ratio `max(1, sqrt(chi2 / degrees of freedom))`
+(Birge, Phys. Rev. 40, 1932; used by the Particle Data Group for the same purpose).
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import numpy as np
 import pandas as pd
 
 from scaling_studies import intervals
+from scaling_studies.cautions import cautions
+from scaling_studies.extent import ScoredReach, beyond_sentence, overreach
 from scaling_studies.fit_input import FitInput, Points, check_count, read_input
 from scaling_studies.forms import Form
 from scaling_studies.law_names import law_class, law_for_data
@@ -29,9 +33,8 @@ from scaling_studies.search import Search, search
 
 # Residuals beyond this many robust standard deviations are flagged: 1 in 16,000 normal ones.
 _OUTLIER = 4.0
-# A Birge ratio below this is as well explained by chance, and from so many degrees of freedom on it is well known.
-_NOTICEABLE_SCATTER = 1.5
-_MANY_DEGREES_OF_FREEDOM = 10
+# Fewer runs cannot be resampled whole.
+_FEWEST_RUNS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,18 +110,34 @@ class LawFit:
             name: (float(row.min()), float(row.max())) for name, row in zip(self.data.x_names, self.data.x, strict=True)
         }
 
-    def predict(self, *x: Any) -> Array:
-        """y at `x`: arrays in the order of the fit's variables (broadcast), or one table or mapping with them."""
-        stacked, shape = self._stacked(x)
+    def predict(self, *x: Any, **named: Any) -> Array:
+        """y at `x`: arrays in the order of the fit's variables or by name (broadcast), or one table with them.
+
+        Raises `ValueError` where a variable is missing, or 0 or less.
+        """
+        if x and named:
+            raise ValueError(f"name all variables ({', '.join(self.data.x_names)}) or none, got {', '.join(named)}")
+        stacked, shape = self._stacked((named,) if named else x)
         return self.form.predict(stacked, self.result.theta[None])[0].reshape(shape)[()]
 
-    def samples(self, method: str | None = None, num_samples: int = intervals.NUM_SAMPLES) -> intervals.Samples:
-        """Bootstrap samples: `cases`, `residuals`, `runs` or `noise`.
+    @property
+    def default_method(self) -> str:
+        """The bootstrap of this fit: `runs` where a run has several rows, else `cases` for Huber, `noise` for squares.
 
-        By default noise where there are standard errors, otherwise cases for Huber and residuals for squares.
+        Fewer than 3 runs cannot be resampled; `warnings` says what that costs.
         """
-        sigma = self.data.sigma
-        method = method or ("noise" if sigma is not None else "residuals" if np.isinf(self.problem.delta) else "cases")
+        if _FEWEST_RUNS <= len(np.unique(self.data.runs)) < len(self.data.runs):
+            return "runs"
+        return "noise" if np.isinf(self.problem.delta) or self.data.sigma is not None else "cases"
+
+    @property
+    def has_profile(self) -> bool:
+        """Whether parameters have profile intervals by default: least squares of independent rows without `sigma`."""
+        return self.default_method == "noise" and self.data.sigma is None
+
+    def samples(self, method: str | None = None, num_samples: int = intervals.NUM_SAMPLES) -> intervals.Samples:
+        """Bootstrap samples: `noise`, `residuals`, `cases` or `runs` (see `intervals.bootstrap`)."""
+        sigma, method = self.data.sigma, method or self.default_method
         if (method, num_samples) not in self._samples:
             self._samples[method, num_samples] = intervals.bootstrap(
                 self.problem,
@@ -132,19 +151,24 @@ class LawFit:
             )
         return self._samples[method, num_samples]
 
+    def interval_samples(self, method: str | None = None) -> intervals.Samples | None:
+        """The bootstrap samples behind `interval` by `method`; `None` where a profile has no need of them."""
+        return None if method == "profile" or (method is None and self.has_profile) else self.samples(method)
+
     def interval(
         self, name: str, level: float = 0.95, *, method: str | None = None, num_samples: int = intervals.NUM_SAMPLES
     ) -> tuple[float, float]:
         """Interval of one parameter by `method`: `profile` or one of `samples`.
 
-        By default profile likelihood for squares without standard errors, otherwise the bootstrap.
+        By default profile likelihood for squares without standard errors, otherwise the bootstrap. It is that of the
+        law: a further run scatters around it besides.
         """
         index = self._index(name)
         if not 0 < level < 1:
             raise ValueError(f"level is {level}: expected a fraction such as 0.95")
         if self.problem.lower[index] == self.problem.upper[index]:
             return self.params[name], self.params[name]
-        if method == "profile" or (method is None and np.isinf(self.problem.delta) and self.data.sigma is None):
+        if method == "profile" or (method is None and self.has_profile):
             return intervals.profile(
                 self.problem, self.result.theta, self.result.objective, index, level, self.num_free
             )
@@ -161,57 +185,47 @@ class LawFit:
 
     def undetermined(self) -> dict[str, str]:
         """Per parameter that the data do not determine, a sentence that says so."""
-        found = intervals.undetermined(self.problem, self.result.theta, self.num_free)
-        if self.data.sigma is None:
-            return found
-        return {**intervals.reaches_bounds(self.problem, self.samples()), **found}
+        theta = self.result.theta
+        reached = {} if self.has_profile else intervals.reaches_bounds(self.problem, self.samples())
+        ends = {name: self.interval(name) for name in self.form.names()}
+        return {
+            **intervals.spread_widely(self.form, theta, ends),
+            **reached,
+            **intervals.undetermined(self.problem, theta, self.num_free),
+        }
 
     @property
     def warnings(self) -> list[str]:
         """Sentences that whoever shows this fit must show: about the data, outliers, and undetermined parameters."""
-        found = list(self.data.warnings)
-        if (caution := self._caution()) is not None:
-            found.append(caution)
+        return self.warnings_for(None)
+
+    def warnings_for(self, method: str | None) -> list[str]:
+        """`warnings` where the intervals are shown by `method`."""
+        found = [*self.data.warnings, *cautions(self, method)]
         if self.outliers:
             rows = ", ".join(map(str, self.outliers[:8])) + (", ..." if len(self.outliers) > 8 else "")
             found.append(f"{len(self.outliers)} of {len(self.data.y)} rows lie far off the law (kept): {rows}")
         return found + list(self.undetermined().values())
 
-    def _caution(self) -> str | None:
-        """What a reader of the intervals must know: extra scatter is itself poorly known from a few points.
+    def beyond(self, *x: Any) -> float:
+        """The largest factor by which `x` lies beyond the data, 1 inside (see `extent`)."""
+        return float(overreach(self.data.x_names, self.data.x, self._stacked(x)[0])[0].max())
 
-        Simulated with a scatter of 2.4 standard errors, the 95% band of a fit with 1 degree of freedom covers the truth
-        in 77% and one with 5 in 85% of cases; without extra scatter it is 95% or more.
-        """
-        free = self.degrees_of_freedom
-        if not self.birge_ratio >= _NOTICEABLE_SCATTER or free > _MANY_DEGREES_OF_FREEDOM:
-            return None
-        degrees = "1 degree" if free == 1 else f"{free} degrees"
-        return (
-            f"the points scatter {self.birge_ratio:.2g} times as much as their standard errors, judged from "
-            f"{degrees} of freedom: the intervals may be too narrow, more seeds would tell"
-        )
-
-    def extrapolation(self, *x: Any, validated: float = 1.0) -> str | None:
-        """A warning when `x` lies beyond the data by more than the factor `validated` (see `trust`), else `None`."""
-        stacked, _ = self._stacked(x)
-        for name, row in zip(self.data.x_names, stacked, strict=True):
-            low, high = self.x_range[name]
-            factor = max(float(row.max()) / high, low / float(row.min()))
-            if factor > validated * (1 + 1e-9):
-                held = f"a factor of {validated:.3g}" if validated > 1 else "no extrapolation"
-                return f"{name} goes {factor:.3g} times beyond the data: {held} was validated"
-        return None
+    def extrapolation(self, *x: Any, tested: ScoredReach | None = None) -> str | None:
+        """A warning when `x` lies beyond the data and what an extrapolation test validated (`trust`), else `None`."""
+        return beyond_sentence(self.data.x_names, self.data.x, self._stacked(x)[0], tested)
 
     def summary(self, level: float = 0.95, *, method: str | None = None) -> str:
         """The fit in words and numbers, with intervals as `interval` gives them."""
-        delta = self.problem.delta
+        delta, samples = self.problem.delta, self.interval_samples(method)
+        drawn = f"{samples.num_drawn} bootstrap samples, {len(samples.theta)} converged" if samples else "profile"
         loss = "half the sum of squares" if np.isinf(delta) else f"Huber loss (delta {delta:g}), summed,"
         scale = "log " if self.form.link == "log" else ""
         lines = [
             f"{self.form.title}: {self.form.formula}",
             f"{self.form.source}",
             f"{len(self.data.y)} points; {loss} of {scale}{self.data.y_name}: {self.objective:.6g}",
+            f"intervals: {drawn}",
             f"starts: {self.result.num_starts}, converged {self.result.num_converged}, at the best minimum "
             f"{self.result.num_at_best}",
         ]
@@ -219,7 +233,7 @@ class LawFit:
             low, high = self.interval(parameter.name, level, method=method)
             ends = "held" if low == high else f"{low:.4g} to {high:.4g}"
             lines.append(f"  {parameter.name} = {self.params[parameter.name]:.5g} ({ends}) {parameter.meaning}")
-        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings)])
+        return "\n".join([*lines, *(f"warning: {text}" for text in self.warnings_for(method))])
 
     def _index(self, name: str) -> int:
         if name not in self.form.names():
@@ -229,6 +243,9 @@ class LawFit:
     def _stacked(self, x: tuple[Any, ...]) -> tuple[Array, tuple[int, ...]]:
         names = self.data.x_names
         if len(x) == 1 and isinstance(x[0], (pd.DataFrame, Mapping)):
+            if not set(names) <= set(x[0]):
+                got = ", ".join(map(str, x[0]))
+                raise ValueError(f"law {self.law!r} was fitted over {', '.join(names)}: got {got}")
             x = tuple(np.asarray(x[0][name], dtype=np.float64) for name in names)
         elif len(x) == 1 and len(names) > 1 and isinstance(x[0], (tuple, list)):
             x = tuple(x[0])

@@ -1,6 +1,7 @@
-"""What a fitted law says about runs not yet made: their quality, what a quality takes, how a budget is best spent.
+"""What a fitted law says: the quality at a point, what a quality takes, how a budget is best spent.
 
-Every answer has an interval from the fit's bootstrap and says by which factor it goes beyond the data.
+Every answer has an interval from the fit's bootstrap and says by which factor it goes beyond the data. The interval is
+that of the law: a single run scatters around it by its own noise besides.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scaling_studies.compute import FLOPS_PER_PARAM_SAMPLE, frontier, optimal_allocation
+from scaling_studies.compute import FLOPS_PER_PARAM_SAMPLE, frontier, frontier_compute, optimal_allocation
+from scaling_studies.extent import ROUNDING, ScoredReach
 from scaling_studies.law_fit import LawFit
-from scaling_studies.laws import Array
 from scaling_studies.slices import COMPUTE, Slice
 
 
@@ -33,20 +34,25 @@ class Prediction:
 
 
 def predict_quality(
-    fit: LawFit, at: Mapping[str, float], *, level: float = 0.95, method: str | None = None, validated: float = 1.0
+    fit: LawFit,
+    at: Mapping[str, float],
+    *,
+    level: float = 0.95,
+    method: str | None = None,
+    tested: ScoredReach | None = None,
 ) -> Prediction:
     """y at one point, a value per variable of the fit: `predict_quality(fit, {"params": 1e9, "samples_seen": 1e10})`.
 
-    `validated` is the factor beyond the data that an extrapolation test has scored (see `trust`).
+    `tested` is what an extrapolation test of the law has scored (`trust.extrapolation_test(...).tested`): without it
+    everything beyond the data carries a warning. The interval is that of the law, not of a single run.
     """
     names = fit.data.x_names
     if set(at) != set(names):
         raise ValueError(f"law {fit.law!r} was fitted over {', '.join(names)}: got {', '.join(at) or 'nothing'}")
     x = [float(at[name]) for name in names]
     low, high = fit.band(*x, level=level, method=method)
-    beyond = max(max(value / ends[1], ends[0] / value) for value, ends in zip(x, fit.x_range.values(), strict=True))
-    warning = fit.extrapolation(*x, validated=validated)
-    return Prediction(float(fit.predict(*x)), float(low), float(high), dict(at), max(1.0, beyond), warning)
+    warning = fit.extrapolation(*x, tested=tested)
+    return Prediction(float(fit.predict(*x)), float(low), float(high), dict(at), fit.beyond(*x), warning)
 
 
 def needed(
@@ -76,15 +82,19 @@ def needed(
     low = float(np.percentile(least, tail, method="lower"))
     high = float(np.percentile(most, 100 - tail, method="higher"))
     beyond = float(along.beyond(x)[0])
-    warning = f"{beyond:.3g} times beyond the data" if beyond > 1 + 1e-9 else None
+    where = f"{beyond:.3g} times beyond the data" if beyond > 1 + ROUNDING else None
+    warning = "; ".join(text for text in (where, along.held_beyond()) if text is not None) or None
     return Prediction(x, low, high, {fit.data.y_name: quality, **along.held}, beyond, warning)
 
 
 @dataclass(frozen=True)
 class Cheapest:
-    """The best split of a budget: how many parameters, how many samples, and the quality there."""
+    """The best split of a budget: how many parameters, how many samples, and the quality there.
 
-    compute: float
+    What was asked for, `compute` or `quality`, is exact: both ends of its interval are its value.
+    """
+
+    compute: Prediction
     params: Prediction
     samples: Prediction
     quality: Prediction
@@ -102,30 +112,49 @@ def cheapest(
 ) -> Cheapest:
     """The N and D of lowest y for a budget `compute`, or the cheapest that reach `quality`, by a `parametric` fit.
 
-    A `data_constrained` fit takes a budget, and `unique_images`; its intervals are those of the quality there alone.
+    Of `quality` the compute has an interval, and N and D are those of each sample's own compute. A `data_constrained`
+    fit takes a budget, and `unique_images`; its intervals are those of the quality there alone.
     Results beyond the data carry a warning.
     """
     if (compute is None) == (quality is None):
         raise ValueError("give either compute, a budget in FLOPs, or quality, which the cheapest run shall reach")
+    cost = flops_per_param_sample
     if compute is None:
         assert quality is not None
-        compute = needed(
-            fit, quality, over=COMPUTE, extrapolate=True, flops_per_param_sample=flops_per_param_sample
-        ).value
-    best = optimal_allocation(fit, compute, unique_images=unique_images, flops_per_param_sample=flops_per_param_sample)
+        compute = needed(fit, quality, over=COMPUTE, method=method, extrapolate=True, flops_per_param_sample=cost).value
+    best = optimal_allocation(fit, compute, unique_images=unique_images, flops_per_param_sample=cost)
     x = {name: float(value) for name, value in zip(fit.data.x_names, (best.params, best.samples), strict=False)}
     if len(fit.data.x_names) == 3:
         assert unique_images is not None
         x[fit.data.x_names[2]] = float(unique_images)
     there = predict_quality(fit, x, level=level, method=method)
-    ends: list[Array] = [np.full(2, np.nan)] * 2
-    if fit.law == "parametric":
-        budget = np.array([float(compute)])
-        sampled = frontier(fit, fit.samples(method).theta, budget, flops_per_param_sample)
-        ends = [np.nanpercentile(each, [50 * (1 - level), 50 * (1 + level)]) for each in sampled]
-        there = Prediction(there.value, float(ends[2][0]), float(ends[2][1]), x, there.beyond, there.warning)
-    params, samples = (
-        Prediction(float(value), float(low), float(high), {COMPUTE: float(compute)}, there.beyond, there.warning)
-        for value, (low, high) in zip((best.params, best.samples), ends[:2], strict=True)
-    )
-    return Cheapest(float(compute), params, samples, there)
+    budget, size, samples = (float(each) for each in (compute, best.params, best.samples))
+    ends = [(budget, budget), (np.nan, np.nan), (np.nan, np.nan), (there.low, there.high)]
+    if fit.law == "parametric":  # of the other law every sample would be one more search: its quality alone has ends
+        ends = _cheapest_ends(fit, budget, quality, level, method, cost)
+    at = {COMPUTE: budget} if quality is None else {fit.data.y_name: float(quality)}
+    values = (budget, size, samples, there.value if quality is None else float(quality))
+    answers = zip(values, ends, (at, at, at, x), strict=True)
+    return Cheapest(*(Prediction(value, *pair, place, there.beyond, there.warning) for value, pair, place in answers))
+
+
+def _cheapest_ends(
+    fit: LawFit, compute: float, quality: float | None, level: float, method: str | None, cost: float
+) -> list[tuple[float, float]]:
+    """Intervals of compute, N, D and y, each bootstrap sample with its own frontier; what was asked for is exact.
+
+    A sample that never reaches `quality` takes more than any compute, one without an optimum may take any.
+    """
+    theta, tails = fit.samples(method).theta, (50 * (1 - level), 50 * (1 + level))
+    budgets = np.full(len(theta), compute) if quality is None else frontier_compute(fit, theta, quality, cost)
+    size, samples, reached = (each[:, 0] for each in frontier(fit, theta, budgets[:, None], cost))
+    ends = []
+    for each in (budgets, *(np.where(np.isinf(budgets), np.inf, each) for each in (size, samples))):
+        is_open = np.isnan(each)
+        low = np.percentile(np.where(is_open, 0.0, each), tails[0], method="lower")
+        high = np.percentile(np.where(is_open, np.inf, each), tails[1], method="higher")
+        ends.append((float(low), float(high)))
+    if quality is not None:
+        return [*ends, (float(quality), float(quality))]
+    low, high = np.nanpercentile(reached, tails)
+    return [*ends, (float(low), float(high))]

@@ -1,8 +1,8 @@
 """A fitted law along one variable, the others held: what efficiency, crossings and predictions are read off.
 
 A slice runs over one of the fit's own variables or, for the parametric law, over `compute`: then at every budget the
-best split of it between N and D is taken. Its range is the measured one; of compute, the budgets whose best N and D
-both were measured. Nothing is read beyond it unless `extrapolate` asks for it.
+best split of it between N and D is taken. Its range is the measured one; of compute, the budgets of the runs whose best
+N and D lie inside the data (see `extent`). Nothing is read beyond it unless `extrapolate` asks for it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from scaling_studies.compute import FLOPS_PER_PARAM_SAMPLE, frontier
+from scaling_studies.extent import ROUNDING, overreach
 from scaling_studies.law_fit import LawFit
 from scaling_studies.laws import Array
 
@@ -62,13 +63,13 @@ class Slice:
 
     @cached_property
     def x_range(self) -> tuple[float, float]:
-        """Smallest and largest measured x; of compute the budgets whose best N and D were measured."""
+        """Smallest and largest measured x; of compute the budgets whose best N and D lie inside the data."""
         if not self._splits_compute:
             return self.fit.x_range[self.over]
-        budgets = np.geomspace(*self._widest, _GRID)
-        inside = budgets[self.beyond(budgets) <= 1 + 1e-9]
+        budgets = np.geomspace(*self._measured_compute, _GRID)
+        inside = budgets[self.beyond(budgets) <= 1 + ROUNDING]
         if len(inside) < 2:
-            raise ValueError("not reached within the data: the best N and D of no budget were both measured")
+            raise ValueError("not reached within the data: the best N and D of no measured budget lie inside the data")
         return float(inside.min()), float(inside.max())
 
     def values(self, x: Array) -> Array:
@@ -133,14 +134,14 @@ class Slice:
         return least, most
 
     def beyond(self, x: Array | float) -> Array:
-        """By which factor `x` (of compute the best N or D there) lies beyond the data; 1 inside."""
+        """By which factor `x` (of compute the best N and D there) and what is held lie beyond the data; 1 inside."""
         x = np.atleast_1d(np.asarray(x, dtype=np.float64))
-        places, ranges = [x], [self.fit.x_range.get(self.over, (np.nan, np.nan))]
         if self._splits_compute:
             best = frontier(self.fit, self.fit.result.theta[None], x, self.flops_per_param_sample)
-            places, ranges = [each[0] for each in best[:2]], list(self.fit.x_range.values())
-        factors = [np.maximum(place / high, low / place) for place, (low, high) in zip(places, ranges, strict=True)]
-        return np.maximum(1.0, np.max(factors, axis=0))
+            place = np.stack([each[0] for each in best[:2]])
+        else:
+            place = self._place(x)
+        return overreach(self.fit.data.x_names, self.fit.data.x, place)[0]
 
     def held_beyond(self) -> str | None:
         """A sentence when a held value lies beyond the data."""
@@ -155,15 +156,15 @@ class Slice:
         return self.over == COMPUTE and COMPUTE not in self.fit.data.x_names
 
     @property
-    def _widest(self) -> tuple[float, float]:
-        """Smallest and largest compute of any measured N with any measured D."""
-        (low_n, high_n), (low_d, high_d) = self.fit.x_range.values()
-        return self.flops_per_param_sample * low_n * low_d, self.flops_per_param_sample * high_n * high_d
+    def _measured_compute(self) -> tuple[float, float]:
+        """Smallest and largest compute of the runs."""
+        compute = self.flops_per_param_sample * np.prod(self.fit.data.x, axis=0)
+        return float(compute.min()), float(compute.max())
 
     def _searched(self, extrapolate: bool) -> tuple[float, float]:
         if not extrapolate:
             return self.x_range
-        low, high = self._widest if self._splits_compute else self.x_range
+        low, high = self._measured_compute if self._splits_compute else self.x_range
         return low / _FAR, high * _FAR
 
     def _gap(self, values: Array, quality: float) -> Array:
@@ -173,5 +174,9 @@ class Slice:
     def _curves(self, x: Array, theta: Array) -> Array:
         if self._splits_compute:
             return frontier(self.fit, theta, x, self.flops_per_param_sample)[2]
-        rows = [x if name == self.over else np.full_like(x, self.held[name]) for name in self.fit.data.x_names]
-        return self.fit.form.predict(np.stack(rows), theta)
+        return self.fit.form.predict(self._place(x), theta)
+
+    def _place(self, x: Array) -> Array:
+        """All variables (`V x n`) at `x`."""
+        names = self.fit.data.x_names
+        return np.stack([x if name == self.over else np.full_like(x, self.held[name]) for name in names])

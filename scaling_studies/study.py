@@ -7,9 +7,10 @@ null, where an end is open or nothing is known.
   encoder parameters. `status` is `fitted`, or `refused` with a `reason`. All have `objective, preset, x, held,
   samples_seen, num_encoder_params, runs, notes`; fitted ones also `law` (name, title, formula, source), `params`
   (value, low, high, unit, meaning, undetermined), `chi2, degrees_of_freedom, birge_ratio, num_starts,
-  num_starts_converged, num_samples_converged, x_range`, `line` and `ahead` (the law inside the data and to twice its
-  largest x, each with its band; `ahead.warning` unless that was validated), `residuals` (per run) and `extrapolation`
-  (the test, or null);
+  num_starts_converged, num_samples, num_samples_converged, x_range`, `line` and `ahead` (the law inside the data and to
+  twice its largest x, each with its band; `ahead.warning` unless that was validated), `residuals` (per run) and
+  `extrapolation` (the test, or null: `variable` upward to `reach` times the fitted data was scored; `validated` is that
+  factor, 1 where the law missed);
 - `law_ranking`: per curve that was fitted, every law of errors, the best extrapolation first, with `reason` for those
   that could not be fitted or tested;
 - `surface`: per objective the parametric law over encoder parameters and D (`x` says which), its residuals, a `grid` of
@@ -33,6 +34,7 @@ import pandas as pd
 
 from scaling_studies.curve_documents import ERROR_LAWS, FittedCurve, curve_document, fitted_curve, ranking_document
 from scaling_studies.curves import curves_over_params, curves_over_samples_seen, curves_over_unique_images
+from scaling_studies.extent import ScoredReach
 from scaling_studies.intervals import NUM_SAMPLES
 from scaling_studies.law_names import num_parameters
 from scaling_studies.pair_documents import compute_rows, crossing_rows, efficiency_curve, efficiency_rows, pairs
@@ -118,7 +120,8 @@ def _predictions(fitted: list[FittedCurve], documents: list[dict[str, Any]]) -> 
     for item, document in zip(fitted, documents, strict=True):
         others = [first if second is item else second for first, second in pairs(fitted) if item in (first, second)]
         test = document.get("extrapolation")
-        rows += curve_predictions(item, others, 1.0 if test is None else test["validated"])
+        tested = None if test is None else ScoredReach(test["variable"], test["reach"], test["rmse"])
+        rows += curve_predictions(item, others, tested)
     return rows
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from scaling_studies.curve_documents import FittedCurve, law_document, params_document, residuals_document
 from scaling_studies.curves import fit_table
+from scaling_studies.extent import ScoredReach
 from scaling_studies.law_fit import LawFit, fit_law
 from scaling_studies.laws import Array
 from scaling_studies.predictions import cheapest, needed, predict_quality
@@ -31,13 +32,14 @@ class Surface:
     """The parametric law of one objective, or the sentence why it has none.
 
     `per_sample` are the training FLOPs per encoder parameter and sample seen, the median run's; `None` where D is
-    unique images, on whose number no cost hangs.
+    unique images, on whose number no cost hangs. `notes` say what a reader must know about the choice of runs.
     """
 
     objective: str
     fit: LawFit | None
     reason: str | None
     per_sample: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def fitted_surface(fitted: list[FittedCurve]) -> Surface:
@@ -53,9 +55,9 @@ def fitted_surface(fitted: list[FittedCurve]) -> Surface:
     except ValueError as error:
         return Surface(objective, None, str(error))
     if samples != "samples_seen":
-        return Surface(objective, fit, None)
+        return Surface(objective, fit, None, notes=_notes(fitted, rows, samples))
     cost = rows["train_flops"].to_numpy(dtype=float) / (rows[_SIZE] * rows[samples]).to_numpy(dtype=float)
-    return Surface(objective, fit, None, float(np.median(cost)))
+    return Surface(objective, fit, None, float(np.median(cost)), _notes(fitted, rows, samples))
 
 
 def surface_document(surface: Surface) -> dict[str, Any]:
@@ -81,8 +83,10 @@ def surface_document(surface: Surface) -> dict[str, Any]:
             "value": fit.predict(axes[0][:, None], axes[1][None, :]).tolist(),
         },
         "flops_per_param_sample": per_sample,
+        "num_samples": fit.samples().num_drawn,
+        "num_samples_converged": len(fit.samples().theta),
         "optimum": None if per_sample is None else _optimum(fit, per_sample),
-        "warnings": fit.warnings,
+        "warnings": [*fit.warnings, *surface.notes],
     }
 
 
@@ -101,12 +105,12 @@ def surface_predictions(surface: Surface) -> list[dict[str, Any]]:
     return [_row("cheapest", objective, None, place, quality.value, quality.low, quality.high, quality.warning)]
 
 
-def curve_predictions(item: FittedCurve, others: list[FittedCurve], validated: float) -> list[dict[str, Any]]:
+def curve_predictions(item: FittedCurve, others: list[FittedCurve], tested: ScoredReach | None) -> list[dict[str, Any]]:
     """The error at twice the largest x, and what the best error of any other method takes by this one."""
     fit, curve = item.fit, item.curve
     if fit is None:
         return []
-    ahead = predict_quality(fit, {curve.x: 2 * fit.x_range[curve.x][1]}, validated=validated)
+    ahead = predict_quality(fit, {curve.x: 2 * fit.x_range[curve.x][1]}, tested=tested)
     rows = [_row("quality", curve.objective, curve.preset, ahead.at, ahead.value, ahead.low, ahead.high, ahead.warning)]
     best = [other.fit.predict(other.fit.x_range[curve.x][1]) for other in others if other.fit is not None]
     if best:
@@ -152,6 +156,17 @@ def _rows(fitted: list[FittedCurve]) -> tuple[pd.DataFrame | None, str]:
         if rows is not None and min(rows[name].nunique(), rows[_SIZE].nunique()) >= _FEWEST:
             return rows, name
     return None, ""
+
+
+def _notes(fitted: list[FittedCurve], rows: pd.DataFrame, samples: str) -> tuple[str, ...]:
+    """The notes of the surface's curves, and that their runs were shown different numbers of samples."""
+    curves = [item.curve for item in fitted if item.curve.x == samples]
+    notes = [f"{curve.preset}: {note}" for curve in curves for note in curve.notes]
+    low, high = int(rows["samples_seen"].min()), int(rows["samples_seen"].max())
+    if samples != "samples_seen" and low < high:
+        changes = f"samples_seen changes over this surface, from {low:,} to {high:,}"
+        notes.append(f"{changes}: its fall is not due to encoder size and unique images alone")
+    return tuple(notes)
 
 
 def _optimum(fit: LawFit, per_sample: float) -> dict[str, list[float]] | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from scaling_studies.cautions import cautions
 from scaling_studies.efficiency import crossings, efficiency
+from scaling_studies.extent import ScoredReach
 from scaling_studies.law_fit import LawFit, fit_law
 from scaling_studies.law_names import LAWS, law_class
 from scaling_studies.predictions import Prediction, cheapest, needed, predict_quality
@@ -21,18 +23,39 @@ from scaling_studies.trust import extrapolation_test, rank_laws
 
 
 def read_table(path: Path, columns: list[str] | None, where: list[str] | None) -> pd.DataFrame:
-    """The table under our column names, with only the rows whose columns have the values of `where`."""
-    table = load_points(path, _pairs(columns, "--column"))
-    for name, value in _pairs(where, "--where").items():
+    """The table under our column names, with only the rows that `where` keeps: `NAME=VALUE`, or `NAME!=VALUE`,
+    by our name or the table's.
+
+    Raises `ValueError` with the values that there are where none has the one asked for.
+    """
+    renamed = _pairs(columns, "--column")
+    ours = {theirs: name for name, theirs in renamed.items()}
+    table = load_points(path, renamed)
+    kept = pd.Series(True, index=table.index)
+    for text in where or []:
+        ((name, value),) = _pairs([text], "--where").items()
+        name, is_not = name.removesuffix("!"), name.endswith("!")
+        name = ours.get(name, name)
         if name not in table:
             raise ValueError(f"{path} has no column {name!r}; there are {', '.join(map(str, table))}")
-        is_number = pd.api.types.is_numeric_dtype(table[name])
-        kept = table[table[name] == number_of(value, f"--where {name}") if is_number else table[name] == value]
-        if kept.empty:
-            there = ", ".join(map(str, sorted(table[name].unique())[:12]))
-            raise ValueError(f"{path}, column {name}: no row has {value!r}; there are {there}")
-        table = kept
-    return table
+        is_number = pd.api.types.is_numeric_dtype(table[name]) and not pd.api.types.is_bool_dtype(table[name])
+        cells = table[name] if is_number else table[name].astype(str)
+        same = cells == (number_of(value, f"--where {name}") if is_number else value)
+        left = kept & (~same if is_not else same)
+        if not same.any() or not left.any():
+            there = ", ".join(map(str, sorted(table[name][kept].dropna().unique())[:12]))
+            what = f"only {value!r} is there" if is_not and same.any() else f"no row has {value!r}; there are {there}"
+            raise ValueError(f"{path}, column {name}: {what}")
+        kept = left
+    return table[kept]
+
+
+def check_methods(path: Path, columns: list[str] | None, by: str) -> None:
+    """Raise `ValueError` where no column `by` tells methods apart."""
+    table = load_points(path, _pairs(columns, "--column"))
+    if by not in table:
+        there = ", ".join(map(str, table))
+        raise ValueError(f"{path} has no column {by!r}: say --by COLUMN that tells the two apart; there are {there}")
 
 
 @dataclass(frozen=True)
@@ -54,12 +77,12 @@ class TableFit:
         """The law fitted; `fixed` adds to what it holds by itself."""
         return fit_law(self._points(), self.law, **self._options())
 
-    def validated(self) -> float:
-        """The factor beyond the lower half that the law was scored on; 1 where there are too few points for that."""
+    def tested(self) -> ScoredReach | None:
+        """What a test beyond the lower half of the last x has scored; `None` where it has too few points."""
         try:
-            return extrapolation_test(self._points(), self.law, **self._options()).validated
+            return extrapolation_test(self._points(), self.law, **self._options()).tested
         except ValueError:
-            return 1.0
+            return None
 
     def _points(self) -> pd.DataFrame:
         return read_table(self.path, self.columns, self.where)
@@ -78,6 +101,7 @@ class TableFit:
 def fit_document(fit: LawFit, level: float, method: str | None) -> dict[str, Any]:
     """Everything about a fit as JSON takes it."""
     intervals = {name: fit.interval(name, level, method=method) for name in fit.params}
+    samples = fit.interval_samples(method)
     return {
         "law": fit.law,
         "formula": fit.form.formula,
@@ -93,8 +117,10 @@ def fit_document(fit: LawFit, level: float, method: str | None) -> dict[str, Any
         "level": level,
         "num_starts": fit.result.num_starts,
         "num_starts_converged": fit.result.num_converged,
+        "num_samples": samples and samples.num_drawn,
+        "num_samples_converged": samples and len(samples.theta),
         "x_range": {name: list(ends) for name, ends in fit.x_range.items()},
-        "warnings": fit.warnings,
+        "warnings": fit.warnings_for(method),
     }
 
 
@@ -107,12 +133,18 @@ def ranking(
     where: list[str] | None,
     sigma: str | None,
 ) -> pd.DataFrame:
-    """`rank_laws` on the table; without `laws` all of errors in as many variables as x has."""
+    """`rank_laws` on the table; without `laws` all of errors in as many variables as x has.
+
+    Raises `ValueError` where none can be fitted.
+    """
     names = x.split(",")
     fitting = [name for name, law in LAWS.items() if law.falls and len(law.variables) == len(names)]
     chosen = laws.split(",") if laws else fitting
     options = {name: {"sigma": sigma} for name in chosen}
-    return rank_laws(read_table(path, columns, where), chosen, x=names, y=y, options=options)
+    table = rank_laws(read_table(path, columns, where), chosen, x=names, y=y, options=options)
+    if table["num_params"].isna().all():
+        raise ValueError(f"no law can be fitted: {table['reason'][0]}")
+    return table
 
 
 def compared(
@@ -120,10 +152,11 @@ def compared(
 ) -> tuple[str, Any]:
     """Efficiency of the first method over the second: one sentence at a quality, or a table with the crossings."""
     first, second = fits
+    said = "".join(_cautions(fit, options["method"], name) for name, fit in zip(names, fits, strict=True))
     if at is not None:
         found = efficiency(first, second, at=at, extrapolate=extrapolate, **options)
         sentence = ratio_sentence(*names, found.over, asdict(found))
-        return f"At {first.data.y_name} {at:.4g}, {sentence}", asdict(found)
+        return f"At {first.data.y_name} {at:.4g}, {sentence}{said}", asdict(found)
     table = efficiency(first, second, extrapolate=extrapolate, **options)
     shown = table[["quality", "ratio", "low", "high", "x_1", "x_2"]].map(lambda cell: f"{cell:.4g}")
     places = crossings(first, second, **options)
@@ -134,16 +167,18 @@ def compared(
         for found in places
     ]
     text = "\n".join([shown.to_string(index=False), *(lines or ["The curves do not cross within the data."])])
-    return text, {"efficiency": table.to_dict("records"), "crossings": [asdict(found) for found in places]}
+    return text + said, {"efficiency": table.to_dict("records"), "crossings": [asdict(found) for found in places]}
 
 
 def predicted_quality(
-    fit: LawFit, at: dict[str, float], validated: float, level: float, method: str | None
+    fit: LawFit, at: dict[str, float], tested: Callable[[], ScoredReach | None], level: float, method: str | None
 ) -> tuple[str, Any]:
-    """y at one point; `validated` is the factor beyond the data that was scored."""
-    found = predict_quality(fit, at, level=level, method=method, validated=validated)
+    """y at one point; `tested` finds what was scored beyond the data, where that is in question."""
+    found = predict_quality(fit, at, level=level, method=method)
+    if found.warning is not None:
+        found = predict_quality(fit, at, level=level, method=method, tested=tested())
     place = ", ".join(f"{column} {count(value)}" for column, value in at.items())
-    return f"{fit.data.y_name} {_ends(found, '.4g')} at {place}{_warning(found)}", asdict(found)
+    return f"{fit.data.y_name} {_ends(found, '.4g')} at {place}{_warning(found)}{_cautions(fit, method)}", asdict(found)
 
 
 def predicted_need(
@@ -151,7 +186,8 @@ def predicted_need(
 ) -> tuple[str, Any]:
     """What of one variable a quality takes."""
     found = needed(fit, quality, over=over, extrapolate=extrapolate, **options)
-    return f"{over} {_ends(found)} for {fit.data.y_name} {quality:.4g}{_warning(found)}", asdict(found)
+    said = _warning(found) + _cautions(fit, options["method"])
+    return f"{over} {_ends(found)} for {fit.data.y_name} {quality:.4g}{said}", asdict(found)
 
 
 def predicted_best(
@@ -164,9 +200,11 @@ def predicted_best(
         raise ValueError(f"--hold {', '.join(held)}: the best split holds nothing of N and D")
     best = cheapest(fit, compute=compute, quality=quality, unique_images=unique_images, **options)
     size, samples = fit.data.x_names[:2]
+    shown = f"{best.compute.value:.4g}" if quality is None else _ends(best.compute, ".4g")
+    reached = _ends(best.quality, ".4g") if quality is None else f"{best.quality.value:.4g}"
     text = (
-        f"{COMPUTE} {best.compute:.4g} FLOPs: {size} {_ends(best.params)}, {samples} {_ends(best.samples)}, "
-        f"{fit.data.y_name} {_ends(best.quality, '.4g')}{_warning(best.quality)}"
+        f"{COMPUTE} {shown} FLOPs: {size} {_ends(best.params)}, {samples} {_ends(best.samples)}, "
+        f"{fit.data.y_name} {reached}{_warning(best.quality)}{_cautions(fit, options['method'])}"
     )
     return text, asdict(best)
 
@@ -210,3 +248,9 @@ def _ends(found: Prediction, form: str = "") -> str:
 
 def _warning(found: Prediction) -> str:
     return "" if found.warning is None else f"\nwarning: {found.warning}"
+
+
+def _cautions(fit: LawFit, method: str | None, name: str = "") -> str:
+    """What is to be said of the bootstrap behind an answer, a line each."""
+    prefix = f"{name}: " if name else ""
+    return "".join(f"\nwarning: {prefix}{text}" for text in cautions(fit, method or fit.default_method))

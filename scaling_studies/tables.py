@@ -44,27 +44,32 @@ _MEASURED = ("value", "loss", "error", "accuracy")
 def load_points(path: Path | str, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Read a CSV, Parquet or JSON table (a list of objects, or one object of lists).
 
-    `columns` maps our names to the file's, such as `{"params": "Model Size"}`; other columns keep their names. Rows are
-    labelled from 1. Raises `ValueError` naming the file, the row and the column of the first cell that cannot be.
+    `columns` maps our names to the file's, such as `{"params": "Model Size"}`; other columns keep their names. Errors
+    are made of accuracies by `{"error": "1-acc1"}`. Rows are labelled from 1. Raises `ValueError` naming the file, the
+    row and the column of the first cell that cannot be.
     """
     path = Path(path)
     table = _read(path)
     table.columns = [str(name) for name in table.columns]
-    for ours, theirs in (columns or {}).items():
-        if theirs not in table.columns:
+    table.index = pd.RangeIndex(1, len(table) + 1, name="row")
+    columns = dict(columns or {})
+    for ours, theirs in columns.items():
+        accuracy = theirs.removeprefix("1-").strip()
+        if theirs not in table and theirs.startswith("1-") and accuracy in table:
+            table[theirs] = 1 - _accuracies(path, accuracy, table[accuracy])
+        if theirs not in table:
             raise ValueError(f"{path} has no column {theirs!r} for {ours}; there are {', '.join(table.columns)}")
-        if ours != theirs and ours in table.columns and ours not in (columns or {}).values():
+        if ours != theirs and ours in table and ours not in columns.values():
             raise ValueError(f"{path}: column {theirs!r} is to be {ours}, but there is another column {ours}")
-    table = table.rename(columns={theirs: ours for ours, theirs in (columns or {}).items()})
+    table = table.rename(columns={theirs: ours for ours, theirs in columns.items()})
     repeated = table.columns[table.columns.duplicated()]
     if len(repeated):
         raise ValueError(f"{path}: column {repeated[0]!r} is there twice")
     if table.empty:
         raise ValueError(f"{path} has no rows")
-    table.index = pd.RangeIndex(1, len(table) + 1, name="row")
     for name in NUMBERS:
         if name in table:
-            table[name] = _checked(path, name, table[name])
+            table[name] = _checked(path, name, table[name], blanks=name in _MEASURED)
     return table
 
 
@@ -130,14 +135,22 @@ def _read(path: Path) -> pd.DataFrame:
     raise ValueError(f"{path}: {kind or 'no ending'} is no known kind of table; use .csv, .tsv, .json or .parquet")
 
 
-def _checked(path: Path, name: str, cells: pd.Series) -> pd.Series:
-    """One numeric column; a blank is allowed where another measurement may stand in its row, and nowhere else."""
+def _accuracies(path: Path, name: str, cells: pd.Series) -> pd.Series:
+    """One column of accuracies, fractions."""
+    numbers = _checked(path, name, cells, blanks=True)
+    if (numbers > 1).any():
+        raise ValueError(f"{path}, column {name} reaches {numbers.max():g}: per cent? Divide it by 100")
+    return numbers
+
+
+def _checked(path: Path, name: str, cells: pd.Series, *, blanks: bool) -> pd.Series:
+    """One numeric column; `blanks` are allowed where another measurement may stand in the row."""
     numbers = pd.to_numeric(cells, errors="coerce").astype(np.float64)
     for wrong, why in (
         (numbers.isna() & cells.notna(), "is not a number"),
         (np.isinf(numbers), "is not finite"),
         (numbers < (1 if name in _AT_LEAST_ONE else 0), "is too small"),
-        (numbers.isna() & (name not in _MEASURED), "is blank"),
+        (numbers.isna() & (not blanks), "is blank"),
     ):
         if wrong.any():
             row = cells.index[wrong][0]

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scaling_studies.extent import ScoredReach
 from scaling_studies.fit_input import Points
 from scaling_studies.law_fit import LawFit, fit_law
 from scaling_studies.law_names import law_class
@@ -24,8 +25,8 @@ from scaling_studies.laws import Array
 class Extrapolation:
     """Outcome of an extrapolation test along one variable.
 
-    `rmse` is of log(predicted / measured) over the `num_scored` rows above `cutoff`; `validated` is the factor beyond
-    the fitted data up to which rows were scored: claims further out are not covered by this test.
+    `rmse` is of log(predicted / measured) over the `num_scored` rows above `cutoff`; `reach` is the factor beyond the
+    fitted data up to which rows were scored: claims further out are not covered by this test.
     """
 
     variable: str
@@ -34,8 +35,18 @@ class Extrapolation:
     bias: float
     num_fitted: int
     num_scored: int
-    validated: float
+    reach: float
     fit: LawFit
+
+    @property
+    def tested(self) -> ScoredReach:
+        """What of the test a claim beyond the data rests on."""
+        return ScoredReach(self.variable, self.reach, self.rmse)
+
+    @property
+    def validated(self) -> float:
+        """`reach` where the law held, 1 where it missed by more than `extent.LARGEST_LOG_ERROR`."""
+        return self.tested.validated
 
 
 def extrapolation_test(
@@ -67,8 +78,8 @@ def extrapolation_test(
     except ValueError as error:
         raise ValueError(f"extrapolation test of law {law!r}, {along} <= {cutoff:.4g}: {error}") from error
     miss = _log_error(fit, upper, y)
-    validated = float(values.max()) / fit.x_range[along][1]
-    return Extrapolation(along, cutoff, _rms(miss), float(miss.mean()), len(lower), len(upper), validated, fit)
+    reach = float(values.max()) / fit.x_range[along][1]
+    return Extrapolation(along, cutoff, _rms(miss), float(miss.mean()), len(lower), len(upper), reach, fit)
 
 
 @dataclass(frozen=True)
@@ -130,21 +141,26 @@ def rank_laws(
     y: str,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> pd.DataFrame:
-    """One row per law, best extrapolation first; laws that cannot be fitted or tested stand last with the reason.
+    """One row per law, best extrapolation first (of equals to three digits that of fewest parameters); laws that cannot
+    be fitted or tested stand last with the reason.
 
-    Columns: `law`, `num_params`, `rmse` (of log error on the rows it was fitted to), `extrapolation_rmse`, `aic`,
-    `aicc`, `bic`, `validated` (the factor beyond the fitted half that was scored) and `reason`. `options` are those of
-    `fit_law` per law. All laws must be on one scale: accuracies are not ranked with errors.
+    Columns: `law`, `num_params`, `rmse` (of log error on the rows it was fitted to), `extrapolation_rmse`, `num_fitted`
+    and `num_scored` (rows of that test), `aic`, `aicc`, `bic`, `validated` (the factor beyond the fitted half that was
+    scored, 1 for a miss) and `reason`. `options` are those of `fit_law` per law. All laws must be on one scale:
+    accuracies are not ranked with errors.
     """
     scales = {law_class(law).link for law in laws}
     if len(scales) > 1:
         raise ValueError(f"laws {', '.join(laws)} are not on one scale: rank laws of errors apart from accuracies")
     rows = [_ranked(points, law, x, y, dict((options or {}).get(law, {}))) for law in laws]
     table = pd.DataFrame(rows, columns=list(_RANKED))
-    return table.sort_values(["extrapolation_rmse", "aicc", "law"], na_position="last", ignore_index=True)
+    digits = table["extrapolation_rmse"].map(lambda rmse: float(f"{rmse:.3g}"))
+    order = table.assign(digits=digits).sort_values(["digits", "num_params", "aicc", "law"], na_position="last").index
+    return table.loc[order].reset_index(drop=True)
 
 
-_RANKED = ("law", "num_params", "rmse", "extrapolation_rmse", "aic", "aicc", "bic", "validated", "reason")
+_TEST = ("extrapolation_rmse", "num_fitted", "num_scored")
+_RANKED = ("law", "num_params", "rmse", *_TEST, "aic", "aicc", "bic", "validated", "reason")
 
 
 def _ranked(points: Points, law: str, x: str | Sequence[str], y: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +175,8 @@ def _ranked(points: Points, law: str, x: str | Sequence[str], y: str, options: d
         test = extrapolation_test(points, law, x=x, y=y, **options)
     except ValueError as error:
         return row | {"reason": str(error)}
-    return row | {"extrapolation_rmse": test.rmse, "validated": test.validated}
+    scored = zip(_TEST, (test.rmse, test.num_fitted, test.num_scored), strict=True)
+    return row | dict(scored) | {"validated": test.validated}
 
 
 def _table_and_names(points: Points, x: str | Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -61,7 +61,7 @@ def recorded_status(
     count_time()
     status.exit_status = PREEMPTED if status.state == "preempted" else COMPLETED
     if is_first:
-        folder.write_status(status)
+        write_of_attempt(folder, status)
 
 
 def in_one_line(error: BaseException) -> str:
@@ -70,18 +70,33 @@ def in_one_line(error: BaseException) -> str:
     return " ".join(f"{kind}{error}".split())
 
 
-def write_unless_failed(folder: RunFolder, status: Status) -> bool:
-    """Write `status`, unless another process of the attempt has failed first, or a later attempt has begun.
+def write_of_attempt(folder: RunFolder, status: Status) -> None:
+    """Write `status`, unless a later attempt has begun."""
+    with _nobody_else_writes(folder):
+        if folder.status().attempt <= status.attempt:
+            folder.write_status(status)
 
-    What follows the first failure must not hide why. Returns whether it was written.
+
+def write_unless_failed(folder: RunFolder, status: Status) -> bool:
+    """Write `status`, unless the attempt has failed or was stopped already, or a later one has begun.
+
+    What follows the first failure, or the end of the job's time, must not hide why. Returns whether it was written.
     """
-    with open(folder.path / ".status.lock", "a") as lock:
-        _lock_where_possible(lock)  # nobody writes between the look and the write
+    with _nobody_else_writes(folder):
         on_disk = folder.status()
-        if on_disk.attempt > status.attempt or (on_disk.state == "failed" and on_disk.attempt == status.attempt):
+        has_ended = on_disk.state in ("failed", "preempted") and on_disk.attempt == status.attempt
+        if on_disk.attempt > status.attempt or has_ended:
             return False
         folder.write_status(status)
         return True
+
+
+@contextmanager
+def _nobody_else_writes(folder: RunFolder) -> Iterator[None]:
+    """Keep others from writing the status between a look at it and a write."""
+    with open(folder.path / ".status.lock", "a") as lock:
+        _lock_where_possible(lock)
+        yield
 
 
 def _lock_where_possible(file: IO[str]) -> None:

@@ -36,7 +36,7 @@ from arvis_scale.engine.parallel.zero_engine import ZeroEngine
 from arvis_scale.engine.preemption import PreemptionFlag, TimeLimit
 from arvis_scale.engine.result import finish_run
 from arvis_scale.engine.run_folder import RunFolder, Status
-from arvis_scale.engine.run_lock import exclusive
+from arvis_scale.engine.run_lock import HeldLease, exclusive
 from arvis_scale.engine.same_run import lasting
 from arvis_scale.engine.setup import (
     Preparation,
@@ -65,7 +65,7 @@ def train(config: RunConfig) -> Status:
         return folder.status()
     processes = join_processes()
     _check_world_size(config, processes)
-    with exclusive(folder, processes):
+    with exclusive(folder, processes) as lease:
         # Of one process: the others' disks may lag behind.
         before, begun_from = processes.tell_all((folder.status(), newest_step(folder.checkpoints)))
         if before.state == "completed":  # by the process that held the folder until now
@@ -74,8 +74,9 @@ def train(config: RunConfig) -> Status:
         config = fitted(config, status.out_of_memory_at)
         limit = TimeLimit(config.guards.time_limit_minutes)
         with recorded_status(folder, status, is_first=processes.is_first), PreemptionFlag(limit) as preemption:
-            Trainer(config, folder, images, processes, status, preemption).train()
+            Trainer(config, folder, images, processes, status, preemption, lease).train()
         if status.state == "completed" and processes.is_first:
+            lease.confirm()
             prune_finished_run(folder.checkpoints, config.checkpoints)
     return status
 
@@ -91,9 +92,10 @@ class Trainer:
         processes: Processes,
         status: Status,
         preemption: PreemptionFlag,
+        lease: HeldLease,
     ) -> None:
         self.config, self.folder, self.images = config, folder, images
-        self.processes, self.status, self.preemption = processes, status, preemption
+        self.processes, self.status, self.preemption, self.lease = processes, status, preemption, lease
         if processes.is_first:
             save_config(lasting(config, folder) if status.begun_from else config, folder.config)
             dataset, subset = images.dataset, images.subset
@@ -120,7 +122,8 @@ class Trainer:
 
     def train(self) -> None:
         """Train, validate and probe, or stop as preempted; `status` says which."""
-        with Checkpoints(self.folder.checkpoints, self.processes, self.config) as self.checkpoints, self.watchdog:
+        checkpoints = Checkpoints(self.folder.checkpoints, self.processes, self.config, self.lease.confirm)
+        with checkpoints as self.checkpoints, self.watchdog:
             rewind = None
             while True:
                 self._resume(rewind)

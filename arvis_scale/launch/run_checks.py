@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.launch.executors.token_jobs import token_folder, tokens_to_make, with_teacher
+from arvis_scale.launch.executors.token_jobs import check_token_size, token_folder, tokens_to_make, with_teacher
 from arvis_scale.launch.studies.expansion import PlannedRun
 from arvis_scale.launch.studies.study import Study
 
@@ -25,6 +25,8 @@ def check_runs(study: Study) -> None:
                 checks.check(config, is_parent_to_come=_is_parent_to_come(run))
         except ValueError as error:
             raise ValueError(f"run {run.config.name}: {error}") from error
+    for folder, run in to_come.items():
+        check_token_size(study, folder, run)
 
 
 def _is_parent_to_come(run: PlannedRun) -> bool:

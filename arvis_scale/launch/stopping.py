@@ -45,7 +45,8 @@ def cancel_runs(folder: Path, names: Sequence[str] = ()) -> list[Cancelled]:
     """Cancel runs of the study in `folder`, all by default, and wait until their jobs have ended.
 
     Runs that are completed, failed or cancelled stay as they are. Raises `ValueError` before anything is done when the
-    study has no run of a name, when a run's job also holds runs that are not to be cancelled, and when Slurm is silent.
+    study has no run of a name, when a run's job also holds runs that are not to be cancelled, when another machine
+    submits the study, and when Slurm is silent.
     """
     sweep, status = read_sweep(folder), study_status(folder)
     if status.not_asked:
@@ -56,12 +57,12 @@ def cancel_runs(folder: Path, names: Sequence[str] = ()) -> list[Cancelled]:
     if not chosen:
         return []
     _check_no_job_is_shared(chosen, runs)
-    for name in chosen:
-        mark_cancelled(folder / "runs" / name)
-    executor = make_executor(sweep.executor, sweep.cluster)
+    executor = make_executor(sweep.executor, sweep.cluster, folder)
     if not names:
         stop_submission(folder)
-    jobs = _jobs(sweep, chosen, with_report=not names)
+    for name in chosen:
+        mark_cancelled(folder / "runs" / name)
+    jobs = _jobs(sweep, chosen, whole_study=not names)
     executor.cancel(jobs)
     living = _wait(folder, executor, jobs, for_submission=not names)
     return [_ended(folder, run, run.job in living) for run in chosen.values()]
@@ -81,10 +82,12 @@ def _check_no_job_is_shared(chosen: Mapping[str, RunState], runs: Mapping[str, R
             )
 
 
-def _jobs(sweep: Sweep, chosen: Mapping[str, RunState], *, with_report: bool) -> list[str]:
+def _jobs(sweep: Sweep, chosen: Mapping[str, RunState], *, whole_study: bool) -> list[str]:
     jobs = {run.job for run in chosen.values() if run.job is not None}
-    if with_report and sweep.report_job is not None:
-        jobs.add(sweep.report_job)
+    if whole_study:
+        jobs.update(sweep.token_jobs.values())
+        if sweep.report_job is not None:
+            jobs.add(sweep.report_job)
     return sorted(jobs)
 
 

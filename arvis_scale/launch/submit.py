@@ -52,7 +52,7 @@ def submit(study: Study, command: Sequence[str], only: Collection[str] | None = 
     Raises `ValueError` before anything is written when one of the runs could not be trained or its executor would not
     take it, and when another process is submitting the study.
     """
-    executor = executor_of(study.launch)
+    executor = executor_of(study)
     executor.check(study)
     predicted = predicted_hours(study)
     check_runs(study)
@@ -72,20 +72,25 @@ def submit(study: Study, command: Sequence[str], only: Collection[str] | None = 
         notes = _SweepNotes(study, command, snapshot, predicted)
         slots = study.launch.max_parallel or 1
         jobs = pack_jobs(to_start, study.launch.runs_per_job, num_slots=slots)
-        report_job = executor.run(study, snapshot, jobs, notes.add)
-        notes.close(report_job)
-    return Submission(notes.jobs, report_job, [run.config.name for run in left], _unfinished(study), executor.waits)
+        executor.run(study, snapshot, jobs, notes)
+    left_names = [run.config.name for run in left]
+    return Submission(notes.jobs, notes.report_job, left_names, _unfinished(study), executor.waits)
 
 
-def stop_submission(study_folder: Path) -> bool:
-    """Stop the process that submits the study, if there is one, as Ctrl-C does; return whether there was one.
+def stop_submission(study_folder: Path) -> None:
+    """Stop the process that submits the study, if there is one, as Ctrl-C does.
 
-    Its jobs get time to save; it has ended when its lock is free.
+    Its jobs get time to save; it has ended when its lock is free. Raises `ValueError` for one of another machine.
     """
-    process = holder(study_folder / LOCK_NAME)
-    if process is not None:
-        os.kill(process, signal.SIGTERM)
-    return process is not None
+    submitting = holder(study_folder / LOCK_NAME)
+    if submitting is None:
+        return
+    if not submitting.is_here:
+        raise ValueError(
+            f"{study_folder}: process {submitting.process} of {submitting.host} is submitting this study; stop it "
+            f"there, or wait"
+        )
+    os.kill(submitting.process, signal.SIGTERM)
 
 
 def runs_to_start(study: Study) -> tuple[list[PlannedRun], list[PlannedRun]]:
@@ -102,9 +107,8 @@ def runs_to_start(study: Study) -> tuple[list[PlannedRun], list[PlannedRun]]:
         status = RunFolder(run.config.output).status()
         if status.state == "completed":
             continue
-        # A preempted run's job is requeued and goes on with it.
-        has_job = status.state != "failed" and run.config.name in living
-        (left if status.is_alive or has_job else to_start).append(run)
+        # A preempted run's job is requeued and goes on with it, and a failed one's may try it again.
+        (left if status.is_alive or run.config.name in living else to_start).append(run)
     return to_start, left
 
 
@@ -124,7 +128,7 @@ def _runs_of_living_jobs(study_folder: Path) -> set[str]:
     sweep = read_sweep(study_folder)
     if not sweep.jobs:
         return set()
-    living = make_executor(sweep.executor, sweep.cluster).living(set(sweep.jobs.values()))
+    living = make_executor(sweep.executor, sweep.cluster, study_folder).living(set(sweep.jobs.values()))
     return {name for name, job in sweep.jobs.items() if job in living}
 
 
@@ -149,7 +153,9 @@ class _SweepNotes:
     """sweep.json while a submission works: the study's runs with their jobs, and the commands that submitted it."""
 
     def __init__(self, study: Study, command: Sequence[str], snapshot: Path, predicted: float | None) -> None:
+        # Those of this submission alone.
         self.jobs: dict[str, str] = {}
+        self.report_job: str | None = None
         self._folder = study.output
         before = read_sweep(study.output) if (study.output / SWEEP_NAME).exists() else Sweep(study.name)
         line = shlex.join(command)
@@ -162,21 +168,28 @@ class _SweepNotes:
             budget=Budget(study.budget.device_hours, predicted),
             snapshot=snapshot.relative_to(study.output).as_posix(),
             report_job=before.report_job,
+            token_jobs=before.token_jobs,
             runs=tuple(
                 SweepRun(run.config.name, run.kind, before.jobs.get(run.config.name), run.cell) for run in study.runs
             ),
         )
         self._write()
 
-    def add(self, jobs: Mapping[str, str]) -> None:
-        """Note the jobs of some runs, by their names."""
+    def runs(self, jobs: Mapping[str, str]) -> None:
+        """See `Notes.runs`."""
         self.jobs.update(jobs)
         self._sweep = self._sweep.with_jobs(jobs)
         self._write()
 
-    def close(self, report_job: str | None) -> None:
-        """Note the job that writes the report."""
-        self._sweep = replace(self._sweep, report_job=report_job or self._sweep.report_job)
+    def tokens(self, folder: str, job: str) -> None:
+        """See `Notes.tokens`."""
+        self._sweep = replace(self._sweep, token_jobs={**self._sweep.token_jobs, folder: job})
+        self._write()
+
+    def report(self, job: str) -> None:
+        """See `Notes.report`."""
+        self.report_job = job
+        self._sweep = replace(self._sweep, report_job=job)
         self._write()
 
     def _write(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class Sweep:
     snapshot: str | None = None
     # The job that writes the report after all runs; None: none.
     report_job: str | None = None
+    # The job that stores the teacher tokens of a folder, by the folder.
+    token_jobs: Mapping[str, str] = field(default_factory=dict)
     runs: tuple[SweepRun, ...] = ()
 
     @property
@@ -90,6 +92,7 @@ def read_sweep(folder: Path) -> Sweep:
         budget=Budget(**budget),
         snapshot=values["snapshot"],
         report_job=values["report_job"],
+        token_jobs=values.get("token_jobs", {}),
         runs=tuple(SweepRun(**run) for run in values["runs"]),
     )
 

@@ -1,12 +1,14 @@
 """How many times the samples one method needs of another, over all errors that both reach.
 
-    python -m scaling_studies.scripts.plot_efficiency [POINTS.csv]
+    python -m scaling_studies.scripts.plot_efficiency [POINTS.csv] [--column OURS=THEIRS] [--where COLUMN=VALUE]
 
-The table needs the columns `objective, params, samples_seen, error`; the rows of PARAMS are compared.
+The table needs the columns `objective, samples_seen, error`: two methods are compared. With `params`, the most frequent
+size is.
 
 It prints for the simulated points:
 
-    at an error of 0.30 xtra needs 3.0 times fewer samples
+    params 300M: 16 of 64 rows (--where params=... picks another)
+    at an error of 0.28 xtra is 3.0 times as efficient as aim
     XTRA over AIM: where the band reaches the edge its interval is open.
     figures/efficiency.png
     figures/efficiency.svg
@@ -16,28 +18,26 @@ It prints for the simulated points:
 
 from __future__ import annotations
 
-import sys
-
-from scaling_studies import efficiency, fit_law, load_points
+from scaling_studies import efficiency, fit_law
 from scaling_studies.example import example_points
 from scaling_studies.figures import efficiency_ratio, ratio_curve
+from scaling_studies.scripts.table_argument import read_points, run, two_methods, with_most_rows
 from scaling_studies.statements import method_name
 
-METHODS = ("xtra", "aim")
-PARAMS = 8e7
 LAW = "m2"
 FIGURE = "figures/efficiency"
 
 
 def main() -> None:
-    points = load_points(sys.argv[1]) if len(sys.argv) > 1 else example_points()
-    rows = points[points["params"] == PARAMS]
-    first, second = (fit_law(rows[rows["objective"] == name], law=LAW, x="samples_seen", y="error") for name in METHODS)
-    table = efficiency(first, second)
+    points = with_most_rows(read_points(example_points(), "samples_seen", "error"), "params")
+    methods = two_methods(points)
+    first, second = methods
+    fits = [fit_law(rows, law=LAW, x="samples_seen", y="error") for rows in methods.values()]
+    table = efficiency(*fits)
     middle = table.iloc[len(table) // 2]
-    print(f"at an error of {middle['quality']:.2f} {METHODS[0]} needs {middle['ratio']:.1f} times fewer samples")
+    print(f"at an error of {middle['quality']:.2f} {first} is {middle['ratio']:.1f} times as efficient as {second}")
     drawing = efficiency_ratio(
-        [ratio_curve(" over ".join(map(method_name, METHODS)), table)], over="samples_seen", y="error"
+        [ratio_curve(" over ".join(map(method_name, methods)), table)], over="samples_seen", y="error"
     )
     for warning in drawing.warnings:
         print(warning)
@@ -46,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

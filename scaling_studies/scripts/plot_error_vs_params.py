@@ -1,11 +1,12 @@
 """Error against parameters, one curve per number of samples seen, with a law fitted to each.
 
-    python -m scaling_studies.scripts.plot_error_vs_params [POINTS.csv]
+    python -m scaling_studies.scripts.plot_error_vs_params [POINTS.csv] [--column OURS=THEIRS] [--where COLUMN=VALUE]
 
-The table needs the columns `params, samples_seen, error`; with `objective`, METHOD is drawn.
+The table needs the columns `params, samples_seen, error`; with `objective`, the most frequent one is drawn.
 
 It prints for the simulated points:
 
+    objective xtra: 32 of 64 rows (--where objective=... picks another)
     30M samples seen: m1 exponent -0.08
     100M samples seen: m1 exponent -0.10
     300M samples seen: m1 exponent -0.12
@@ -22,21 +23,18 @@ It prints for the simulated points:
 
 from __future__ import annotations
 
-import sys
-
-from scaling_studies import fit_law, load_points
+from scaling_studies import fit_law
 from scaling_studies.example import example_points
 from scaling_studies.figures import error_vs_params
+from scaling_studies.scripts.table_argument import read_points, run, with_most_rows
 from scaling_studies.statements import count
 
-METHOD = "xtra"
 LAW = "m1"
 FIGURE = "figures/error_vs_params"
 
 
 def main() -> None:
-    points = load_points(sys.argv[1]) if len(sys.argv) > 1 else example_points()
-    points = points[points["objective"] == METHOD] if "objective" in points else points
+    points = with_most_rows(read_points(example_points(), "params", "samples_seen", "error"), "objective")
     fits = {}
     for samples in sorted(points["samples_seen"].unique()):
         rows = points[points["samples_seen"] == samples]
@@ -53,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

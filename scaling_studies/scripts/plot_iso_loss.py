@@ -1,8 +1,8 @@
 """Contours of equal error in the plane of N and D, with the compute-optimal line (approach 3).
 
-    python -m scaling_studies.scripts.plot_iso_loss [POINTS.csv]
+    python -m scaling_studies.scripts.plot_iso_loss [POINTS.csv] [--column OURS=THEIRS] [--where COLUMN=VALUE]
 
-The table needs the columns `objective, params, samples_seen, error`; one panel per objective.
+The table needs the columns `params, samples_seen, error`; one panel per `objective`, where there is that column.
 
 It prints for the simulated points:
 
@@ -16,12 +16,12 @@ It prints for the simulated points:
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
-from scaling_studies import fit_law, load_points
+from scaling_studies import fit_law
 from scaling_studies.example import example_points
 from scaling_studies.figures import fitted_surface, iso_loss_contours
+from scaling_studies.scripts.table_argument import by_method, read_points, run
 from scaling_studies.statements import method_name
 
 X = ("params", "samples_seen")
@@ -29,10 +29,9 @@ FIGURE = "figures/iso_loss"
 
 
 def main() -> None:
-    points = load_points(sys.argv[1]) if len(sys.argv) > 1 else example_points()
+    points = read_points(example_points(), *X, "error")
     surfaces = []
-    for method in points["objective"].unique():
-        rows = points[points["objective"] == method]
+    for method, rows in by_method(points).items():
         fit = fit_law(rows, law="parametric", x=X, y="error")
         print(f"{method_name(method)}: alpha {fit.params['alpha']:.2f}, beta {fit.params['beta']:.2f}")
         surfaces.append(replace(fitted_surface(fit), title=method_name(method)))
@@ -44,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,6 +1,6 @@
 """IsoFLOP parabolas and the compute-optimal size that they give (approach 2).
 
-    python -m scaling_studies.scripts.plot_isoflop [POINTS.csv]
+    python -m scaling_studies.scripts.plot_isoflop [POINTS.csv] [--column OURS=THEIRS] [--where COLUMN=VALUE]
 
 The table needs the columns `budget, params, error`; rows of one budget share its value.
 
@@ -15,19 +15,18 @@ It prints for the simulated points:
 
 from __future__ import annotations
 
-import sys
-
-from scaling_studies import isoflop, load_points
+from scaling_studies import isoflop
 from scaling_studies.example import example_isoflop_points
 from scaling_studies.figures import isoflop_parabolas
+from scaling_studies.scripts.table_argument import read_points, run
 
 FLOPS_PER_PARAM_SAMPLE = 6.0
 FIGURE = "figures/isoflop"
 
 
 def main() -> None:
-    points = load_points(sys.argv[1]) if len(sys.argv) > 1 else example_isoflop_points()
     columns = {"budget": "budget", "params": "params", "y": "error"}
+    points = read_points(example_isoflop_points(), *columns.values())
     found = isoflop(points, **columns, flops_per_param_sample=FLOPS_PER_PARAM_SAMPLE)
     print(f"N_opt grows as C^{found.params.exponent:.2f}, D_opt as C^{found.samples.exponent:.2f}")
     drawing = isoflop_parabolas(points, found, **columns)
@@ -38,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

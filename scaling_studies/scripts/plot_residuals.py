@@ -1,8 +1,8 @@
 """Residuals of a law in N and D against both of its variables; rows far off the law are ringed.
 
-    python -m scaling_studies.scripts.plot_residuals [POINTS.csv]
+    python -m scaling_studies.scripts.plot_residuals [POINTS.csv] [--column OURS=THEIRS] [--where COLUMN=VALUE]
 
-The table needs the columns `objective, params, samples_seen, error`.
+The table needs the columns `params, samples_seen, error`; one law per `objective`, where there is that column.
 
 It prints for the simulated points:
 
@@ -15,11 +15,10 @@ It prints for the simulated points:
 
 from __future__ import annotations
 
-import sys
-
-from scaling_studies import fit_law, load_points
+from scaling_studies import fit_law
 from scaling_studies.example import example_points
 from scaling_studies.figures import fit_residuals, residual_panels
+from scaling_studies.scripts.table_argument import by_method, read_points, run
 from scaling_studies.statements import method_name
 
 X = ("params", "samples_seen")
@@ -28,9 +27,8 @@ FIGURE = "figures/residuals"
 
 
 def main() -> None:
-    points = load_points(sys.argv[1]) if len(sys.argv) > 1 else example_points()
-    groups = {name: points[points["objective"] == name] for name in points["objective"].unique()}
-    fits = {name: fit_law(rows, law=LAW, x=X, y="error") for name, rows in groups.items()}
+    points = read_points(example_points(), *X, "error")
+    fits = {name: fit_law(rows, law=LAW, x=X, y="error") for name, rows in by_method(points).items()}
     panels = {x: [fit_residuals(method_name(name), fit, x) for name, fit in fits.items()] for x in X}
     outliers = [str(row) for fit in fits.values() for row in fit.outliers]
     print(f"rows far off the law: {', '.join(outliers) or 'none'}")
@@ -42,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

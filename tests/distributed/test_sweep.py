@@ -181,7 +181,7 @@ def test_a_job_that_outlives_its_submission_keeps_its_runs(slow_study, arvis_sca
     assert "2 of 2 runs are left to an earlier submission's living jobs" in again.stderr
     assert again.returncode == 1
     deadline = time.monotonic() + 60
-    while any(run.status().state != "completed" for run in runs) or is_living_job(str(job)):
+    while any(run.status().state != "completed" for run in runs) or is_living_job(str(job), folder / "logs"):
         assert time.monotonic() < deadline, [run.status() for run in runs]
         time.sleep(0.2)
     assert [run.status().attempt for run in runs] == [1, 1]

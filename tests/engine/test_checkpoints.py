@@ -48,13 +48,13 @@ class Engine:
 def start(request, tmp_path):
     """Return a function that gives the checkpoints of a run of one process, with changes of `checkpoints`."""
 
-    def start(**changes):
+    def start(confirm_lease=lambda: None, **changes):
         values = {"name": "run", "output": "-", "data.shards": "-", "objective": "xtra", "samples_seen": 100}
         keys = {f"checkpoints.{key}": value for key, value in changes.items()}
         keys["checkpoints.background"] = request.param == "background"
         config = build_config({}, {**values, "checkpoints.every": 0, **keys}, "test")
         alone = Processes(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"), control=None)
-        return Checkpoints(tmp_path / "checkpoints", alone, config)
+        return Checkpoints(tmp_path / "checkpoints", alone, config, confirm_lease)
 
     return start
 
@@ -101,6 +101,24 @@ def test_a_failed_write_is_heard_of_and_leaves_the_checkpoint_before(start, tmp_
         checkpoints.save(engine, {"step": 2, "window": lambda: None})
         checkpoints.wait()
     assert names(tmp_path) == ["step_00000001"]
+
+
+def test_the_lease_is_looked_at_before_a_checkpoint_is_published_and_before_others_are_removed(start, tmp_path):
+    seen = []
+    with start(lambda: seen.append([int(name[-8:]) for name in names(tmp_path)]), keep_last=1) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(Engine(), {"step": step})
+    assert seen == [[], [1], [1], [1, 2]]
+
+
+def test_nothing_is_published_where_the_lease_cannot_be_confirmed(start, tmp_path):
+    def away():
+        raise OSError("Stale file handle")
+
+    with pytest.raises(RuntimeError, match="Stale file handle"), start(away) as checkpoints:
+        checkpoints.save(Engine(), {"step": 1})
+        checkpoints.wait()
+    assert names(tmp_path) == []
 
 
 def test_an_error_of_the_run_is_not_hidden_behind_its_checkpoints(start):

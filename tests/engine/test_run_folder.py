@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -86,6 +87,24 @@ def test_a_process_of_an_earlier_start_does_not_speak_for_a_later_one(tmp_path):
     with pytest.raises(RuntimeError), recorded_status(folder, earlier, is_first=False):
         raise RuntimeError("connection closed by peer")
     assert (folder.status().state, folder.status().attempt) == ("running", 2)
+
+
+def test_nor_does_one_that_completes_at_last(tmp_path):
+    folder = RunFolder(tmp_path)
+    earlier = folder.status().next_attempt(num_steps=5)
+    with recorded_status(folder, earlier, is_first=True):
+        folder.write_status(folder.status().next_attempt(num_steps=5))
+        earlier.state = "completed"
+    assert (folder.status().state, folder.status().attempt) == ("running", 2)
+
+
+def test_what_the_others_see_of_a_process_that_was_stopped_does_not_hide_why(tmp_path):
+    folder = RunFolder(tmp_path)
+    status = folder.status().next_attempt(num_steps=5)
+    folder.write_status(replace(status, state="preempted", reason="time limit"))
+    with pytest.raises(RuntimeError), recorded_status(folder, status, is_first=False):
+        raise RuntimeError("connection closed by peer")
+    assert (folder.status().state, folder.status().reason) == ("preempted", "time limit")
 
 
 def test_only_the_last_ends_are_kept(tmp_path):

@@ -1,4 +1,4 @@
-"""Two copies of a run never hold its folder, on one machine or several; of a dead one it is taken over."""
+"""Two copies of a run never hold its folder, nor write to it, on one machine or several; a dead one's is taken over."""
 
 import inspect
 import json
@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import psutil
 import pytest
 
+from arvis_scale.atomic import write_json
 from arvis_scale.engine import run_lock
 from arvis_scale.engine.run_folder import STALE_AFTER_SECONDS, RunFolder
-from arvis_scale.engine.run_lock import exclusive, is_leased
+from arvis_scale.engine.run_lock import exclusive, is_held_by_another_job, is_leased, release_dead
 
 
 class Alone:
@@ -31,12 +33,16 @@ import sys, time
 from arvis_scale.engine import run_lock
 from arvis_scale.engine.run_folder import RunFolder
 {inspect.getsource(Alone)}
-run_lock._RENEWED_EVERY_SECONDS = 0.1
+if len(sys.argv) > 2:
+    run_lock._RENEWED_EVERY_SECONDS = float(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    with run_lock.exclusive(RunFolder(sys.argv[1]), Alone()):
+    with run_lock.exclusive(RunFolder(sys.argv[1]), Alone()) as lease:
         print("held", flush=True)
+        sys.stdin.readline()
+        lease.confirm()
+        print("published", flush=True)
         time.sleep(60)
 except ValueError as error:
     print(error, flush=True)
@@ -48,11 +54,10 @@ def holders(tmp_path):
     """Return a function that starts processes which all try to hold the folder at the same moment."""
     started = []
 
-    def start(number):
-        command = [sys.executable, "-c", HOLD, str(tmp_path)]
-        processes = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(number)
-        ]
+    def start(number, *words, **environment):
+        command, environment = [sys.executable, "-c", HOLD, str(tmp_path), *words], {**os.environ, **environment}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(number)]
         started.extend(processes)
         for process in processes:
             assert process.stdout.readline() == "ready\n"
@@ -90,6 +95,23 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path, holders
     assert not is_leased(folder)
 
 
+def test_other_machines_need_not_wait_for_a_process_that_its_parent_has_seen_die(tmp_path, monkeypatch, holders):
+    (holder,) = holders(1)
+    assert holder.stdout.readline() == "held\n"
+    folder = RunFolder(tmp_path)
+    release_dead(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(run_lock, "_machine", lambda: "elsewhere")
+        assert is_leased(folder)
+        holder.kill()
+        holder.communicate()
+        release_dead(folder)
+        assert is_leased(folder)  # what is not of this machine may live
+    release_dead(folder)
+    monkeypatch.setattr(run_lock, "_machine", lambda: "elsewhere")
+    assert not is_leased(folder)
+
+
 def test_of_several_that_find_a_dead_lease_one_gets_the_folder(tmp_path, holders):
     write_lease(RunFolder(tmp_path), age=STALE_AFTER_SECONDS + 1)
     said = [process.stdout.readline() for process in holders(4)]
@@ -124,15 +146,44 @@ def test_a_claim_that_was_never_signed_is_waited_for_too(tmp_path):
         assert [path.name for path in folder.lease.iterdir()] == ["000008.json"]
 
 
+def start_of_job(monkeypatch, restart):
+    for name, value in {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "1", "JOB_ID": "8", "RESTART_COUNT": restart}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+
+
 @pytest.mark.parametrize(
-    ("job", "restart", "is_gone"), [("7_1", 1, True), ("7_1", 2, False), ("7_2", 1, False), ("", 0, False)]
+    ("job", "restart", "is_another"), [("7_1", 1, False), ("7_1", 2, True), ("7_2", 1, True), ("", 0, True)]
 )
-def test_an_earlier_start_of_the_same_slurm_job_is_dead_for_certain(tmp_path, monkeypatch, job, restart, is_gone):
-    for name, value in {"ARRAY_JOB_ID": "7", "ARRAY_TASK_ID": "1", "JOB_ID": "8", "RESTART_COUNT": "2"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
+def test_an_earlier_start_of_the_same_slurm_job_may_live_but_is_not_another_job(
+    tmp_path, monkeypatch, job, restart, is_another
+):
+    start_of_job(monkeypatch, 2)
     folder = RunFolder(tmp_path)
     write_lease(folder, job=job, restart=restart)
-    assert is_leased(folder) is not is_gone
+    assert is_leased(folder)
+    assert is_held_by_another_job(folder) is is_another
+
+
+def test_of_an_earlier_start_the_folder_is_held_only_when_its_process_must_have_noticed(tmp_path, monkeypatch):
+    start_of_job(monkeypatch, 2)
+    folder = RunFolder(tmp_path)
+    write_lease(folder, age=STALE_AFTER_SECONDS - 1.5, job="7_1", restart=1)
+    began = time.monotonic()
+    with exclusive(folder, alone):
+        assert 1.0 < time.monotonic() - began < 10.0
+        assert [path.name for path in folder.lease.iterdir()] == ["000002.json"]
+
+
+def test_a_living_process_of_an_earlier_start_is_told_to_end(tmp_path, monkeypatch, holders):
+    """As when Slurm has given up a node whose processes go on."""
+    monkeypatch.setattr(run_lock, "_machine", lambda: "elsewhere")
+    start_of_job(monkeypatch, 1)
+    (holder,) = holders(1, "0.1")
+    assert holder.stdout.readline() == "held\n"
+    start_of_job(monkeypatch, 2)
+    monkeypatch.setattr(run_lock, "STALE_AFTER_SECONDS", 3.0)
+    with exclusive(RunFolder(tmp_path), alone):
+        assert holder.poll() == 1
 
 
 def test_a_process_number_that_was_given_to_another_process_holds_nothing(tmp_path):
@@ -141,14 +192,53 @@ def test_a_process_number_that_was_given_to_another_process_holds_nothing(tmp_pa
     assert not is_leased(folder)
 
 
-def test_a_holder_that_was_taken_for_dead_ends_before_it_writes_more(tmp_path, holders):
-    (holder,) = holders(1)
-    assert holder.stdout.readline() == "held\n"
+def take_over(folder, holder):
+    """Take the folder from a process that stands still, as one that finds its lease stale does; then it goes on."""
     holder.send_signal(signal.SIGSTOP)
-    folder = RunFolder(tmp_path)
     lease = json.loads((folder.lease / "000001.json").read_text())
     (folder.lease / "000001.json").write_text(json.dumps({**lease, "renewed": 0.0}))
-    with exclusive(folder, alone):
-        holder.send_signal(signal.SIGCONT)
+    stack = ExitStack()
+    stack.enter_context(exclusive(folder, alone))
+    holder.send_signal(signal.SIGCONT)
+    return stack
+
+
+def test_a_holder_that_was_taken_for_dead_ends_when_it_renews(tmp_path, holders):
+    (holder,) = holders(1, "0.1")
+    assert holder.stdout.readline() == "held\n"
+    folder = RunFolder(tmp_path)
+    with take_over(folder, holder):
         assert holder.wait(10) == 1
         assert [path.name for path in folder.lease.iterdir()] == ["000002.json"]
+
+
+def test_a_holder_that_was_taken_for_dead_publishes_nothing_before_it_would_renew(tmp_path, holders):
+    (holder,) = holders(1)
+    assert holder.stdout.readline() == "held\n"
+    with take_over(RunFolder(tmp_path), holder):
+        said, _ = holder.communicate("\n", timeout=10)
+        assert (holder.returncode, said) == (1, "")
+
+
+def test_a_holder_that_nobody_disturbs_goes_on(tmp_path, holders):
+    (holder,) = holders(1)
+    assert holder.stdout.readline() == "held\n"
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+    assert holder.stdout.readline() == "published\n"
+
+
+def test_a_claim_that_a_faster_one_removes_is_no_error(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    written = []
+
+    def overtaken(path, value):
+        write_json(path, value)
+        written.append(path.name)
+        if len(written) == 1:
+            write_lease(folder, 5, age=STALE_AFTER_SECONDS + 1)
+            path.unlink()
+
+    monkeypatch.setattr(run_lock, "write_json", overtaken)
+    with exclusive(folder, alone):
+        assert [path.name for path in folder.lease.iterdir()] == ["000006.json"]

@@ -15,6 +15,11 @@ SQUEUE = """#!/bin/sh
 case "$*" in *--states=PENDING*) echo "7_0|"; echo "8|node[8-9]";; esac
 """
 
+# Partitions of four nodes, of one, and one of which Slurm says nothing.
+SINFO = """#!/bin/sh
+case "$*" in *--partition=wide*) seq --format=node%.0f 4;; *--partition=single*) echo node1;; esac
+"""
+
 
 @pytest.fixture
 def scontrol(tmp_path, monkeypatch):
@@ -22,10 +27,12 @@ def scontrol(tmp_path, monkeypatch):
     programs, calls = tmp_path / "bin", tmp_path / "calls"
     programs.mkdir()
     calls.touch()
-    for name, text in {"scontrol": SCONTROL.format(calls=calls), "squeue": SQUEUE}.items():
+    scripts = {"scontrol": SCONTROL.format(calls=calls), "squeue": SQUEUE, "sinfo": SINFO}
+    for name, text in scripts.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_JOB_PARTITION", "wide")
     return calls
 
 
@@ -62,6 +69,29 @@ def test_runs_that_fail_elsewhere_too_take_the_blame_from_the_node(study, scontr
     fail(study, "a", "node1")
     fail(study, "b", "node1")
     fail(study, "b", "node2")
+    assert bad_nodes(study) == []
+    assert scontrol.read_text().splitlines()[-2:] == [
+        "update JobId=7_0 ExcNodeList=",
+        "update JobId=8 ExcNodeList=node8,node9",
+    ]
+
+
+@pytest.mark.parametrize(("partition", "bad"), [("wide", ["node1"]), ("single", []), ("silent", []), ("", [])])
+def test_the_only_node_of_a_partition_is_never_bad(study, scontrol, monkeypatch, partition, bad):
+    monkeypatch.setenv("SLURM_JOB_PARTITION", partition)
+    fail(study, "a", "node1")
+    fail(study, "b", "node1")
+    assert bad_nodes(study) == bad
+    assert len(scontrol.read_text().splitlines()) == 2 * len(bad)
+
+
+def test_when_more_than_half_of_the_nodes_go_bad_together_none_is_left_out(study, scontrol):
+    for node in ("node1", "node2"):
+        for number in (1, 2):
+            fail(study, f"{node}_{number}", node)
+    assert bad_nodes(study) == ["node1", "node2"]
+    for number in (1, 2):
+        fail(study, f"node3_{number}", "node3")
     assert bad_nodes(study) == []
     assert scontrol.read_text().splitlines()[-2:] == [
         "update JobId=7_0 ExcNodeList=",

@@ -74,4 +74,4 @@ def test_debug_refuses_several_processes(study):
 def test_a_folder_whose_name_submitit_would_change_is_refused(study, silent_slurm, tmp_path):
     load = study("launch.executor=slurm", "launch.cluster=testcluster")
     with pytest.raises(ValueError, match="submitit takes '%j' in a path for something else"):
-        executor_of(load.launch).check(load_study(tmp_path / "bad.yaml", tmp_path / "out%j"))
+        executor_of(load).check(load_study(tmp_path / "bad.yaml", tmp_path / "out%j"))

@@ -79,6 +79,7 @@ def test_excluded_runs_are_left_out(runs):
         ("budget: {device_hours: 0}", "budget.device_hours=0.0 must be positive"),
         ("budget: {hours: 1}", "unknown key 'budget.hours'; did you mean 'device_hours'"),
         ("launch: {max_attempts: 0}", "launch.max_attempts=0 must be at least 1"),
+        ("launch: {max_attempts: 21}", "launch.max_attempts=21 must be at most 20"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(runs, sections, said):

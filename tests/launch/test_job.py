@@ -1,19 +1,22 @@
-"""What a job leaves in the folders of runs that fail, and what it does not do again."""
+"""What a job leaves in the folders of runs that fail or are stopped, and what it does not do again."""
 
+import datetime
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from arvis_scale.engine.distributed import leave_processes
-from arvis_scale.engine.exit_status import BAD_INPUT, FAILED, OUT_OF_MEMORY
+from arvis_scale.engine.exit_status import BAD_INPUT, FAILED, OUT_OF_MEMORY, PREEMPTED
 from arvis_scale.engine.run_folder import RunFolder, Status
 from arvis_scale.launch.jobs.job import JobRun, UnfinishedRunsError, run_job
-from arvis_scale.launch.jobs.watching import record_death
+from arvis_scale.launch.jobs.meeting import Order
+from arvis_scale.launch.jobs.watching import LEAVING_SECONDS, record_death
 from arvis_scale.launch.jobs.worker import do_runs
 from arvis_scale.launch.sweep_file import Sweep, SweepRun, write_sweep
 
@@ -41,6 +44,11 @@ def folders_of(tmp_path, *statuses):
     for folder, status in zip(folders, statuses, strict=True):
         folder.write_status(status)
     return folders
+
+
+def first_starts(folders):
+    """Return an order to start runs for the first time."""
+    return Order([("train", str(folder.path)) for folder in folders], [1] * len(folders), "127.0.0.1", 20_001, None)
 
 
 def test_a_run_that_fails_before_its_attempt_is_one_more_start_and_the_next_goes_on(tmp_path, run_here):
@@ -87,7 +95,7 @@ def test_raw_pixels_are_an_attempt_like_every_other_run(tmp_path, monkeypatch):
 
 def test_a_killed_process_is_recorded_with_the_run_it_was_at(tmp_path):
     before = folders_of(tmp_path, Status("completed", attempt=1), Status("running", attempt=1), Status("pending"))
-    record_death(before, 3, -signal.SIGKILL)
+    record_death(first_starts(before), 3, -signal.SIGKILL)
     statuses = [folder.status() for folder in before]
     assert [status.state for status in statuses] == ["completed", "failed", "pending"]
     assert statuses[1].exit_status == OUT_OF_MEMORY
@@ -98,7 +106,7 @@ def test_a_killed_process_is_recorded_with_the_run_it_was_at(tmp_path):
 def test_what_another_process_saw_of_a_kill_follows_in_its_reason(tmp_path):
     seen = Status("failed", attempt=1, reason="RuntimeError: Connection reset by peer", exit_status=FAILED)
     (folder,) = folders_of(tmp_path, seen)
-    record_death([folder], 1, -signal.SIGSEGV)
+    record_death(first_starts([folder]), 1, -signal.SIGSEGV)
     status = folder.status()
     assert status.exit_status == FAILED
     assert status.reason.endswith("ended by SIGSEGV; another process: RuntimeError: Connection reset by peer")
@@ -106,7 +114,7 @@ def test_what_another_process_saw_of_a_kill_follows_in_its_reason(tmp_path):
 
 def test_a_process_that_dies_before_its_attempt_is_one_more_start(tmp_path):
     (folder,) = folders_of(tmp_path, Status("pending", attempt=1))
-    record_death([folder], 0, 3)
+    record_death(replace(first_starts([folder]), attempts=[2]), 0, 3)
     status = folder.status()
     assert (status.state, status.attempt) == ("failed", 2)
     assert "ended with status 3 without a word" in status.reason
@@ -114,8 +122,18 @@ def test_a_process_that_dies_before_its_attempt_is_one_more_start(tmp_path):
 
 def test_a_run_that_another_job_holds_is_not_called_dead(tmp_path):
     (folder,) = folders_of(tmp_path, Status("running", attempt=1, job="another"))
-    record_death([folder], 0, 1)
+    record_death(first_starts([folder]), 0, 1)
     assert folder.status().state == "running"
+
+
+@pytest.mark.parametrize("state", ["running", "failed", "pending"])
+@pytest.mark.parametrize("code", [1, -signal.SIGKILL])
+def test_a_run_that_a_later_start_of_the_same_job_has_is_not_called_dead(tmp_path, monkeypatch, state, code):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    (folder,) = folders_of(tmp_path, Status(state, attempt=2, job="7"))
+    before = folder.status_file.read_bytes()
+    record_death(first_starts([folder]), 0, code)
+    assert folder.status_file.read_bytes() == before
 
 
 STARTS_A_WORKER = """
@@ -146,20 +164,32 @@ def test_the_process_that_trains_does_not_outlive_its_task():
 
 
 SQUEUE = """#!/bin/sh
-case "$*" in *%i*) echo "7|";; *) echo "RUNNING 0 N/A";; esac
+case "$*" in *%i*) echo "7|";; *) echo "RUNNING 0 {ends}";; esac
 """
 
 
-def test_a_job_that_comes_to_a_bad_node_goes_back_untried(tmp_path, monkeypatch):
-    for name, text in {"squeue": SQUEUE, "scontrol": f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\n'}.items():
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
+@pytest.fixture
+def slurm_job(tmp_path, monkeypatch):
+    """Return a function (when the job ends) -> the file of the calls to scontrol; this process is its only task."""
+
+    def start(ends="N/A"):
+        scripts = {"squeue": SQUEUE.format(ends=ends), "scontrol": f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\n'}
+        for name, text in scripts.items():
+            (tmp_path / name).write_text(text)
+            (tmp_path / name).chmod(0o755)
+        return tmp_path / "calls"
+
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     for name in ("ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT"):
         monkeypatch.delenv(f"SLURM_{name}", raising=False)
     for name, value in {"JOB_ID": "7", "NTASKS": "1", "JOB_NUM_NODES": "1", "JOB_NODELIST": "node1"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
+    return start
+
+
+def test_a_job_that_comes_to_a_bad_node_goes_back_untried_so_often_as_it_has_tries(tmp_path, slurm_job):
+    calls = slurm_job()
     study = tmp_path / "study"
     write_sweep(study, Sweep("study", runs=(SweepRun("a", "train", "7"),)))
     folder = RunFolder(study / "runs" / "a")
@@ -168,6 +198,43 @@ def test_a_job_that_comes_to_a_bad_node_goes_back_untried(tmp_path, monkeypatch)
         mark = study / "node_failures" / "node1" / name
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
+    for attempt in (1, 2):
+        assert run_job([JobRun("train", str(folder.path))]) == ["pending"]
+        assert calls.read_text().splitlines() == ["requeue 7", "update JobId=7 ExcNodeList=node1"] * attempt
+        assert folder.status().attempt == attempt
+    with pytest.raises(UnfinishedRunsError):
+        run_job([JobRun("train", str(folder.path))])
+    assert len(calls.read_text().splitlines()) == 4
+    assert folder.status().reason.startswith("given up: 3 starts without a new checkpoint; the last: not tried on")
+    assert "node_failures" in folder.status().reason
+
+
+# Python imports a file of this name by itself: the process that trains is at its last validation, and hears nothing.
+VALIDATING = """
+import os, sys, time
+if "arvis_scale.launch.jobs.worker" in sys.orig_argv:
+    from arvis_scale.engine.preemption import PreemptionFlag
+    from arvis_scale.engine.run_folder import RunFolder
+    folder = RunFolder(sys.orig_argv[-1])
+    with PreemptionFlag():
+        if not os.environ.get("STARTS_SLOWLY"):
+            folder.write_status(folder.status().next_attempt(10, begun_from=10))
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("starts_slowly", "seconds"), [("", 3), ("1", 1)])
+def test_a_run_that_cannot_stop_in_time_is_ended_and_put_back(tmp_path, monkeypatch, slurm_job, starts_slowly, seconds):
+    (tmp_path / "sitecustomize.py").write_text(VALIDATING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("STARTS_SLOWLY", starts_slowly)
+    ends = datetime.datetime.now() + datetime.timedelta(seconds=LEAVING_SECONDS + seconds)
+    calls = slurm_job(ends.isoformat(timespec="seconds"))
+    (folder,) = folders_of(tmp_path, Status("pending"))
+    (folder.checkpoints / "step_00000010").mkdir(parents=True)
     assert run_job([JobRun("train", str(folder.path))]) == ["pending"]
-    assert (tmp_path / "calls").read_text().splitlines() == ["requeue 7", "update JobId=7 ExcNodeList=node1"]
-    assert folder.status().attempt == 0
+    assert datetime.datetime.now() < ends - datetime.timedelta(seconds=LEAVING_SECONDS / 2)
+    assert calls.read_text() == "requeue 7\n"
+    (end,) = folder.status().ends
+    assert (end.state, end.exit_status, end.begun_from, end.job) == ("preempted", PREEMPTED, 10, "7")
+    assert end.reason == "time limit: ended 10 s before the job, as it did not stop by itself"

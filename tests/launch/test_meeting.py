@@ -7,7 +7,7 @@ import pytest
 
 from arvis_scale.launch.jobs.meeting import Order, Task
 
-ORDER = Order([("train", "runs/a b"), ("raw_pixels", "runs/c")], "127.0.0.1", 20_001, 1_800_000_000.5)
+ORDER = Order([("train", "runs/a b"), ("raw_pixels", "runs/c")], [3, 1], "127.0.0.1", 20_001, 1_800_000_000.5)
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 """What a run asks a cluster for: one process per device, on as few nodes as hold them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from arvis_scale.launch.executors.profiles import ClusterProfile
+from arvis_scale.launch.executors.profiles import ClusterProfile, load_profile
 from arvis_scale.launch.executors.requests import report_request, request_of
 from arvis_scale.launch.studies.resources import Resources
 from arvis_scale.launch.studies.study import load_study
@@ -61,6 +62,20 @@ def test_a_job_is_no_longer_than_study_and_cluster_allow(run_on):
     assert request_of(run_on(1), PROFILE, 1e6).minutes == 24 * 60
 
 
+def test_a_longer_job_than_the_profile_s_longest_is_refused(run_on):
+    with pytest.raises(ValueError, match=r"resources.hours=48 is more than hours=24 of the profile") as raised:
+        request_of(run_on(1, hours=48.0), PROFILE, 1.0)
+    assert "\n" not in str(raised.value)
+    assert request_of(run_on(1, hours=24.0), PROFILE, 1.0).minutes == 24 * 60
+
+
+@pytest.mark.parametrize(("own", "timeout_hours"), [({}, 0.03), ({"hours": 0.03}, 24.0)])
+def test_a_job_that_would_be_told_to_stop_at_once_is_refused(run_on, own, timeout_hours):
+    with pytest.raises(ValueError, match="a job of 2 minutes is told to stop signal_seconds=120 before its end"):
+        request_of(run_on(1, **own), PROFILE, timeout_hours)
+    assert request_of(run_on(1, **own), replace(PROFILE, signal_seconds=60), timeout_hours).minutes == 2
+
+
 def test_without_gpus_a_node_has_one_process_and_none_are_asked_for(run_on):
     asked = request_of(run_on(2), ClusterProfile(partition="cpu"), 1.0).sbatch_parameters()
     assert (asked["nodes"], asked["ntasks_per_node"], asked["gpus_per_node"], asked["mem"]) == (2, 1, None, None)
@@ -75,3 +90,11 @@ def test_a_run_without_a_partition_is_refused(run_on):
 def test_the_report_asks_for_no_device(run_on):
     asked = report_request(request_of(run_on(16), PROFILE, 1.0), PROFILE)
     assert (asked.nodes, asked.processes_per_node, asked.gpus_per_node) == (1, 1, 0)
+
+
+def test_the_study_that_ships_for_a_cluster_asks_for_no_longer_jobs_than_its_profile_has(tmp_path):
+    path = Path(__file__).parents[2] / "slurm" / "studies" / "xtra_in1k_lengths.yaml"
+    study = load_study(path, tmp_path / "out", ["data.shards=shards/in1k", "probe_data.shards=shards/in1k"])
+    profile = replace(load_profile(study.launch.cluster), partition="gpu")
+    minutes = {request_of(run, profile, study.launch.timeout_hours).minutes for run in study.runs}
+    assert minutes == {12 * 60, 24 * 60}

@@ -64,6 +64,15 @@ def test_slurms_refusal_is_its_last_word(slurm, caplog):
     assert "sweep resume" in caplog.text
 
 
+def test_where_slurms_commands_are_missing_nobody_is_waited_for(tmp_path, monkeypatch, caplog):
+    """As in a container."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert requeue.requeue_this_job() is False
+    assert "`container` of the profile" in caplog.text
+
+
 def test_the_end_of_the_job_is_read_from_slurm(slurm, monkeypatch):
     slurm("RUNNING 1 2026-11-22T08:00:00")
     job = requeue.this_job()
@@ -82,3 +91,19 @@ os.kill(os.getpid(), NUMBER)
 """.replace("NUMBER", str(int(number)))
     done = subprocess.run([*requeue.DEAF, sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "heard\n")
+
+
+ONE_ARRAY = """#!/bin/sh
+case "$*" in *--jobs=12345678\\ *) seq --format='12345678_%.0f|' 0 15000;; esac
+"""
+
+
+def test_the_tasks_of_a_large_array_are_asked_for_in_words_that_the_system_takes(slurm, tmp_path):
+    slurm("RUNNING 1 N/A")
+    (tmp_path / "calls").unlink()
+    (tmp_path / "squeue").write_text(ONE_ARRAY)
+    requeue.exclude_nodes([f"12345678_{task}" for task in range(12_000)], ["node1"], states="PENDING")
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert all(call.startswith("update JobId=") and call.endswith(" ExcNodeList=node1") for call in calls)
+    updated = [job for call in calls for job in call.split()[1].removeprefix("JobId=").split(",")]
+    assert updated == [f"12345678_{task}" for task in range(12_000)]

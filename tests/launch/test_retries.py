@@ -97,8 +97,9 @@ def test_out_of_memory_halves_the_micro_batch_once(folder):
     start(folder, "failed", OUT_OF_MEMORY)
     what_next, status = after_start(folder, 3)
     assert (what_next, status.out_of_memory_at) == (Next.HERE, 16)
-    assert status.reason == "start 1; goes on with micro_batch_size=8 in place of 16"
+    assert status.last_reason == "start 1; goes on with micro_batch_size=8 in place of 16"
     folder.write_status(status)
+    assert after_start(folder, 3) == (Next.HERE, status)  # in another job, where this one had to leave before
     start(folder, "failed", OUT_OF_MEMORY)
     what_next, status = after_start(folder, 3)
     assert (what_next, status.state) == (Next.NOTHING, "failed")
@@ -130,6 +131,10 @@ def test_a_micro_batch_of_one_cannot_be_halved(folder):
         ("failed", FAILED, "RuntimeError: CUDA error: uncorrectable ECC error encountered", True),
         ("failed", HANGING, "no progress for 20 minutes", True),
         ("failed", FAILED, "RuntimeError: Connection reset by peer", False),
+        ("failed", FAILED, "DistNetworkError: got 0 bytes. Connection was likely closed. Did the remote", False),
+        ("failed", FAILED, "DistBackendError: NCCL error: remote process exited or there was a network error", False),
+        ("failed", FAILED, "DistBackendError: Last error: Net : Connection closed by remote peer node2", False),
+        ("failed", FAILED, "the process of rank 3 on node1 was ended by SIGSEGV", True),
         ("failed", BAD_INPUT, "ValueError: no such shards", False),
         ("failed", STOPPED_BY_GUARD, "loss spike", False),
         ("failed", OUT_OF_MEMORY, "OutOfMemoryError: CUDA out of memory", False),
@@ -138,3 +143,9 @@ def test_a_micro_batch_of_one_cannot_be_halved(folder):
 )
 def test_nodes_are_blamed_for_what_a_node_can_bring_about(state, exit_status, reason, expected):
     assert may_be_the_nodes(Status(state, exit_status=exit_status, reason=reason)) is expected
+
+
+@pytest.mark.parametrize(("num_devices", "expected"), [(1, True), (16, False)])
+def test_an_abort_is_held_against_a_node_only_where_no_watchdog_of_a_group_can_have_caused_it(num_devices, expected):
+    reason = "the process of rank 0 on node1 was ended by SIGABRT"
+    assert may_be_the_nodes(Status("failed", exit_status=FAILED, reason=reason, num_devices=num_devices)) is expected

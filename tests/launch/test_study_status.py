@@ -9,6 +9,7 @@ import pytest
 from arvis_scale.atomic import write_json
 from arvis_scale.engine.run_folder import RunFolder, Status
 from arvis_scale.launch.cancellation import mark_cancelled
+from arvis_scale.launch.locks import held
 from arvis_scale.launch.slurm_jobs import JobState
 from arvis_scale.launch.status.run_reports import CACHE_NAME, RunReport, run_reports
 from arvis_scale.launch.status.study_status import study_status
@@ -49,6 +50,7 @@ CANCELLED, LOST_NODE = JobState("CANCELLED"), JobState("NODE_FAIL", "node2")
         ("preempted", 0, ENDED, "preempted", "no job is to go on with it; Slurm says FAILED"),
         ("failed", 0, ENDED, "failed", ""),
         ("failed", 0, WAITS, "failed", "Slurm says PENDING (Priority) of job 7, which may start it again"),
+        ("failed", 0, RUNS, "failed", "Slurm says RUNNING of job 7 on node1, which may start it again"),
         ("completed", 0, GONE, "completed", ""),
         ("completed", 0, RUNS, "completed", ""),
     ],
@@ -151,6 +153,23 @@ def test_a_local_study_on_which_nothing_works_is_over(study):
     status = study_status(study)
     assert status.is_idle and status.is_over
     assert [run.state for run in status.runs] == ["failed", "pending"]
+
+
+def test_a_local_study_is_not_over_while_its_submission_lives(study):
+    write_sweep(study, Sweep("small", runs=(SweepRun("done", "train", "77"), SweepRun("bad", "train", "77"))))
+    with held(study / ".lock"):
+        assert not study_status(study).is_over
+    assert study_status(study).is_over
+
+
+@pytest.mark.parametrize(("job", "is_over"), [("RUNNING", False), ("PENDING", False), ("FAILED", True)])
+def test_a_failed_run_is_over_when_its_job_is(study, job, is_over):
+    (study / "squeue").write_text(f"#!/bin/sh\necho '7_1|{job}|0|256|None|node1|'\n")
+    (study / "squeue").chmod(0o755)
+    write_sweep(study, Sweep("small", "slurm", "h100", runs=(SweepRun("bad", "train", "7_1"),)))
+    status = study_status(study)
+    assert [run.state for run in status.runs] == ["failed"]
+    assert status.is_over == status.runs[0].is_over == is_over
 
 
 def settle(study, *names):

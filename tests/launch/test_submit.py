@@ -57,21 +57,28 @@ def names(runs):
     return [run.config.objective for run in runs]
 
 
-def test_pending_runs_of_a_living_job_are_left_to_it(study, process):
-    write_sweep(study, process("submitit.local._local"))
-    RunFolder(study.runs[0].config.output).write_status(Status("failed"))
+def controller(study):
+    """Return the words on the command line of a job's controller."""
+    return "submitit.local._local", str(study.output / "logs")
+
+
+@pytest.mark.parametrize("state", ["pending", "preempted", "failed"])
+def test_runs_of_a_living_job_are_left_to_it(study, process, state):
+    write_sweep(study, process(*controller(study)))
+    RunFolder(study.runs[0].config.output).write_status(Status(state, attempt=1))
     to_start, left = runs_to_start(study)
-    assert (names(to_start), names(left)) == (["xtra"], ["aim"])
+    assert (names(to_start), names(left)) == ([], ["xtra", "aim"])
 
 
-def test_a_job_number_that_now_is_another_process_holds_nothing_back(study, process):
-    write_sweep(study, process("something", "else"))
+@pytest.mark.parametrize("words", [("something", "else"), ("submitit.local._local", "/another/study/logs")])
+def test_a_job_number_that_now_is_another_process_holds_nothing_back(study, process, words):
+    write_sweep(study, process(*words))
     to_start, left = runs_to_start(study)
     assert (names(to_start), names(left)) == (["xtra", "aim"], [])
 
 
 def test_pending_runs_of_a_dead_job_are_started(study):
-    ended = subprocess.Popen([sys.executable, "-c", "", "submitit.local._local"])
+    ended = subprocess.Popen([sys.executable, "-c", "", *controller(study)])
     ended.wait()
     write_sweep(study, ended.pid)
     assert names(runs_to_start(study)[0]) == ["xtra", "aim"]
@@ -85,7 +92,7 @@ def test_a_run_with_a_heartbeat_is_left_alone_and_a_completed_one_is_neither(stu
 
 
 def test_jobs_of_runs_that_the_study_has_no_more_are_not_lost_sight_of(study, process, tmp_path):
-    write_sweep(study, process("submitit.local._local"))
+    write_sweep(study, process(*controller(study)))
     (tmp_path / "fewer.yaml").write_text(STUDY.replace("[xtra, aim]", "[xtra]"))
     fewer = load_study(tmp_path / "fewer.yaml", study.output)
     with pytest.raises(ValueError, match=r"1 runs that are no longer .* living jobs: aim-.*sweep cancel") as caught:
@@ -113,6 +120,18 @@ def test_a_second_submission_at_the_same_time_is_refused(tmp_path, shards):
     ):
         submit(study, ["arvis-scale"])
     assert not (study.output / "study.yaml").exists()
+
+
+def test_teacher_tokens_that_would_take_too_much_are_refused_before_anything_is_written(tmp_path, shards):
+    (tmp_path / "split.yaml").write_text(STUDY.replace("[xtra, aim]", "[digpt]"))
+    given = [f"data.shards={shards}", f"teacher.tokens={tmp_path / 'tokens'}", "teacher.kind=pixels"]
+    study = load_study(tmp_path / "split.yaml", tmp_path / "out", [*given, "launch.token_views=100000"])
+    with pytest.raises(
+        ValueError, match=r"teacher.tokens=.* GB, more than launch.max_token_gb=10; raise that"
+    ) as caught:
+        submit(study, ["arvis-scale"])
+    assert "\n" not in str(caught.value)
+    assert not study.output.exists()
 
 
 def test_more_processes_than_gpus_are_refused_before_anything_is_written(tmp_path, shards, monkeypatch):

@@ -11,7 +11,7 @@ def test_a_sweep_is_read_back_as_it_was_written(tmp_path):
     runs = (SweepRun("a", "train", "12_0", "cell"), SweepRun("raw-pixels", "raw_pixels"))
     sweep = Sweep(
         "study", "slurm", "mine.yaml", ("one", "two"), TuneRule(("optimizer.learning_rate",)), Budget(8.0, 4.5),
-        "code/12ab", "13", runs,
+        "code/12ab", "13", {"tokens": "11"}, runs,
     )  # fmt: skip
     write_sweep(tmp_path, sweep)
     assert read_sweep(tmp_path) == sweep

@@ -157,6 +157,14 @@ def test_of_a_law_in_two_variables_one_is_held(surfaces: tuple[LawFit, LawFit]) 
     assert efficiency(*surfaces, at=2.6, over="compute").ratio == pytest.approx(2.0, rel=0.05)
 
 
+def test_a_held_value_beyond_the_data_is_an_extrapolation(surfaces: tuple[LawFit, LawFit]) -> None:
+    options = {"over": "params", "held": {"samples_seen": 1e15}}
+    found = efficiency(*surfaces, at=2.6, extrapolate=True, **options)
+    assert found.extrapolated
+    # The second method's samples go to 2e12.
+    assert (found.beyond_1, found.beyond_2) == (pytest.approx(1e3), pytest.approx(500))
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -39,7 +39,7 @@ def changed(row: int, column: str, value: float) -> pd.DataFrame:
         (curve(samples_seen=1e6), "column samples_seen is 1e+06 in all 12 rows: one size only"),
         (curve(error=0.2), "column error is 0.2 in all 12 rows: a constant column"),
         (curve(error=0.9 - 3 * X**-0.4), "which no saturating power law does: is it an accuracy? Then fit 1 - error"),
-        (curve()[:3], "not enough points: 3 distinct samples_seen, a saturating power law needs 4"),
+        (curve()[:3], "not enough points: 3 distinct samples_seen, a saturating power law needs 4, law m1 needs 3"),
         (pd.concat([curve()[:3]] * 4, ignore_index=True), "not enough points: 3 distinct samples_seen"),
         (curve().rename(columns={"error": "err"}), "no column 'error'; there are samples_seen, err"),
         (curve()[:0], "points have no rows"),
@@ -50,6 +50,17 @@ def test_points_that_no_fit_can_use_are_named_in_one_line(points: pd.DataFrame, 
         fit_law(points, law="m2", x="samples_seen", y="error")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["acc1", "top5", "Accuracy", "mean_per_class_recall"])
+def test_an_accuracy_is_named_by_its_column_whichever_way_it_goes(name: str) -> None:
+    falling = curve().rename(columns={"error": name})
+    with pytest.raises(ValueError) as error:
+        fit_law(falling, law="m2", x="samples_seen", y=name)
+    assert f"column {name} is named as an accuracy, and law 'm2' is one of errors: fit 1 - {name}" in str(error.value)
+    assert f"--column 'error=1-{name}' --y error" in str(error.value)
+    for other in ("top1_error", "accumulated_loss"):
+        fit_law(falling.rename(columns={name: other}), law="m2", x="samples_seen", y=other)
 
 
 def test_an_error_given_as_accuracy_is_named() -> None:
@@ -85,6 +96,25 @@ def test_rows_that_disagree_are_named_and_repeats_are_not() -> None:
     assert fit.warnings[0] == "2 rows share their samples_seen with others: taken as repeats of one point"
     seeds = near.assign(seed=[0] * 12 + [1])
     assert not any("repeats" in text for text in fit_law(seeds, law="m2", x="samples_seen", y="error").warnings)
+
+
+def two_data_sets(times: float) -> pd.DataFrame:
+    """The curve twice at the same compute, the second data set with `times` the errors; every row has its name."""
+    both = [curve(data="large"), curve(data="small", error=times * curve()["error"].to_numpy())]
+    table = pd.concat(both, ignore_index=True).rename(columns={"samples_seen": "flops"})
+    return table.assign(name=[f"run-{row}" for row in table.index], acc5=1 - 0.4 * table["error"])
+
+
+def test_rows_of_two_data_sets_at_one_compute_are_told_apart_with_a_way_on() -> None:
+    with pytest.raises(ValueError) as error:
+        fit_law(two_data_sets(1.5), law="m2", x="flops", y="error")
+    assert "rows 0 and 12 share their flops but disagree" in str(error.value)
+    assert "they differ in data: fit one value of it alone (--where 'data=large')" in str(error.value)
+    assert "or the lower envelope of all (envelope()," in str(error.value)
+    near = fit_law(two_data_sets(1.1), law="m2", x="flops", y="error")
+    assert near.warnings[0] == (
+        "24 rows share their flops with others and differ in data: one law goes through all of them"
+    )
 
 
 @pytest.mark.parametrize(

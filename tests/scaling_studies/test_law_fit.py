@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from scipy.optimize import curve_fit, minimize
 from scipy.special import huber, logsumexp
 
 from scaling_studies import LawFit, fit_law
 from scaling_studies.coverage import CASES
+from scaling_studies.extent import ScoredReach
+from scaling_studies.intervals import Samples
 from scaling_studies.laws import Array
 from scaling_studies.loss_laws import Parametric
 
@@ -81,14 +84,31 @@ def test_intervals_hold_the_estimate_and_widen_with_the_level(parametric: LawFit
         assert low < inner_low < parametric.params["alpha"] < inner_high < high
 
 
-def test_runs_are_resampled_whole() -> None:
+def learning_curves(num_runs: int) -> pd.DataFrame:
     points = pd.DataFrame(CASES["m2"].points(np.random.default_rng(0)))
     # A run's rows share an error of their own: taken as independent rows they promise too much.
-    points["run"] = np.arange(len(points)) // 3
-    points["y"] *= np.exp(0.05 * np.random.default_rng(1).standard_normal(8))[points["run"]]
-    fit = fit_law(points, law="m2", x="x0", y="y")
-    by_rows, by_runs = (fit.interval("c", method=method) for method in ("cases", "runs"))
-    assert by_runs[1] - by_runs[0] > by_rows[1] - by_rows[0]
+    points["run"] = np.arange(len(points)) % num_runs
+    points["y"] *= np.exp(0.05 * np.random.default_rng(1).standard_normal(num_runs))[points["run"]]
+    return points
+
+
+def test_rows_of_a_run_are_resampled_together_unless_told_otherwise() -> None:
+    fit = fit_law(learning_curves(8), law="m2", x="x0", y="y")
+    assert fit.default_method == "runs"
+    assert fit.interval("c") == fit.interval("c", method="runs")
+    by_rows, by_runs = (np.ptp(fit.band(1e6, method=method)) for method in ("noise", None))
+    assert by_runs > by_rows
+    assert not any("run" in text for text in fit.warnings)
+    says = "the 24 rows come from 8 runs and are taken as independent by 'noise': the intervals are too narrow"
+    assert says in fit.warnings_for("noise")
+
+
+def test_too_few_runs_to_resample_are_said() -> None:
+    several = fit_law(learning_curves(4), law="m2", x="x0", y="y")
+    assert "the intervals are resampled from 4 runs only: they may be too narrow" in several.warnings
+    one = fit_law(learning_curves(1), law="m2", x="x0", y="y")
+    assert one.default_method == "noise"
+    assert any(text.startswith("the 24 rows come from 1 run and are taken as independent") for text in one.warnings)
 
 
 @pytest.mark.parametrize("name", ["c", "b"])
@@ -101,6 +121,33 @@ def test_a_profile_of_a_line_is_students_interval(name: str) -> None:
     sides = np.array([-1.0, 1.0])
     expected = np.exp(intercept + spread[0] * sides) if name == "b" else slope + spread[1] * sides
     assert fit.interval(name) == pytest.approx(tuple(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("num_points", [3, 5])
+def test_the_band_of_a_line_through_few_points_is_students(num_points: int) -> None:
+    points = {
+        name: values[:: 23 // (num_points - 1)][:num_points]
+        for name, values in CASES["m1"].points(np.random.default_rng(2)).items()
+    }
+    fit = fit_law(points, law="m1", x="x0", y="y")
+    log_x, log_y = np.log(points["x0"]), np.log(points["y"])
+    design = np.stack([np.ones(num_points), log_x], axis=1)
+    _, (rss,), _, _ = np.linalg.lstsq(design, log_y, rcond=None)
+    place = np.array([1.0, log_x.max()])
+    spread = np.sqrt(place @ np.linalg.inv(design.T @ design) @ place * rss / (num_points - 2))
+    low, high = fit.band(points["x0"].max())
+    # The end of 95% of Student's t with 1 degree of freedom is known to a fifth from 1,000 samples.
+    assert np.log(high / low) / 2 / spread == pytest.approx(stats.t.ppf(0.975, num_points - 2), rel=0.25)
+
+
+def test_few_degrees_of_freedom_are_said() -> None:
+    line = CASES["m1"].points(np.random.default_rng(2))
+    few = {name: values[::8] for name, values in line.items()}
+    said = fit_law(few, law="m1", x="x0", y="y").warnings
+    assert any("the noise is judged from 1 degree of freedom" in text for text in said)
+    said = fit_law(few, law="m1", x="x0", y="y", huber_delta=0.01).warnings
+    assert any("cases are drawn from 1 degree of freedom" in text for text in said)
+    assert fit_law(line, law="m1", x="x0", y="y").warnings == []
 
 
 def test_m4_converges_where_a_of_zero_is_best() -> None:
@@ -143,6 +190,30 @@ def test_what_the_data_do_not_determine_is_said() -> None:
     assert "d" in fit.undetermined()
     clear = CASES["m2"]
     assert fit_law(clear.points(np.random.default_rng(0)), law="m2", x="x0", y="y").undetermined() == {}
+
+
+def test_a_huber_fits_intervals_and_its_undetermined_parameters_agree() -> None:
+    # Eleven points of a law in two variables: sizes and samples that a table of others may have.
+    sizes, seen = np.meshgrid([1.5e8, 4.3e8], [3e9, 1.3e10, 3.4e10])
+    noise = np.exp(0.01 * np.random.default_rng(4).standard_normal(6))
+    table = {"n": sizes.ravel(), "d": seen.ravel(), "y": (0.05 + 40 / sizes**0.3 + 40 / seen**0.25).ravel() * noise}
+    fit = fit_law(table, "parametric", x=("n", "d"), y="y")
+    said = fit.undetermined()
+    for name in ("A", "B", "alpha", "beta"):
+        low, high = fit.interval(name)
+        assert (name in said) or high <= (100 if name in "AB" else 3) * low
+    assert {"A", "alpha"} <= set(said)
+
+
+def test_lost_bootstrap_samples_are_counted_and_said() -> None:
+    fit = fit_law(CASES["m2"].points(np.random.default_rng(0)), law="m2", x="x0", y="y")
+    assert "intervals: profile" in fit.summary()
+    assert "intervals: 1000 bootstrap samples, 1000 converged" in fit.summary(method="noise")
+    assert not any("did not converge" in text for text in fit.warnings_for("noise"))
+    samples = fit.samples("noise")
+    fit._samples["noise", 1000] = Samples(samples.theta[:859], 1000)
+    says = "141 of 1,000 bootstrap samples did not converge and are left out of the intervals"
+    assert says in fit.warnings_for("noise")
 
 
 def test_standard_errors_weigh_points() -> None:
@@ -241,13 +312,34 @@ def test_prediction_takes_arrays_and_tables(noisy: dict[str, Array], parametric:
     assert np.all((low < by_arrays[:3]) & (by_arrays[:3] < high))
     with pytest.raises(ValueError, match="fitted over x0, x1: got 1 arrays"):
         parametric.predict(noisy["x0"])
+    np.testing.assert_array_equal(parametric.predict(x1=noisy["x1"], x0=noisy["x0"]), by_arrays)
+    with pytest.raises(ValueError, match="fitted over x0, x1: got x0, x2"):
+        parametric.predict(x0=1e8, x2=1e9)
+    with pytest.raises(ValueError, match="name all variables \\(x0, x1\\) or none, got x1"):
+        parametric.predict(1e8, x1=1e9)
 
 
 def test_going_beyond_the_data_is_said(parametric: LawFit) -> None:
     assert parametric.extrapolation(1e9, 1e11) is None
-    said = parametric.extrapolation(1e9, 4e12, validated=2.0)
-    assert said == "x1 goes 4 times beyond the data: a factor of 2 was validated"
-    assert parametric.extrapolation(1e9, 2e12, validated=2.0) is None
+    tested = ScoredReach("x1", 2.0, rmse=0.01)
+    said = parametric.extrapolation(1e9, 4e12, tested=tested)
+    assert said == "x1 goes 4 times beyond the data: a factor of 2 was validated (log error 0.01)"
+    assert parametric.extrapolation(1e9, 2e12, tested=tested) is None
+
+
+def test_a_test_validates_its_own_variable_upward_and_nothing_where_it_missed(parametric: LawFit) -> None:
+    tested = ScoredReach("x1", 4.0, rmse=0.01)
+    for place, says in (
+        ((2e10, 1e10), "x0 goes 2 times beyond the data: a factor of 4 in x1 was validated (log error 0.01)"),
+        ((1e9, 5e7), "x1 goes 2 times beyond the data: a factor of 4 was validated (log error 0.01)"),
+        ((2e10, 2e12), "x0 x x1 goes 4 times beyond the data: a factor of 4 in x1 was validated (log error 0.01)"),
+    ):
+        assert parametric.extrapolation(*place, tested=tested) == says
+    missed = parametric.extrapolation(1e9, 2e12, tested=ScoredReach("x1", 4.0, rmse=0.83))
+    assert missed == (
+        "x1 goes 2 times beyond the data: no extrapolation was validated, a test over a factor of 4 missed (log error "
+        "0.83)"
+    )
 
 
 def test_summary_names_everything(parametric: LawFit) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from scaling_studies import LawFit, cheapest, fit_law, needed, predict_quality
 from scaling_studies.coverage import CASES
+from scaling_studies.extent import ScoredReach
+from scaling_studies.slices import Slice
 
 P = CASES["parametric"].params
 
@@ -33,7 +35,7 @@ def test_a_point_beyond_the_data_says_so_unless_that_was_validated(surface: LawF
     found = predict_quality(surface, point)
     assert found.beyond == pytest.approx(4.0)
     assert found.warning == "samples_seen goes 4 times beyond the data: no extrapolation was validated"
-    assert predict_quality(surface, point, validated=4.0).warning is None
+    assert predict_quality(surface, point, tested=ScoredReach("samples_seen", 4.0, rmse=0.01)).warning is None
     with pytest.raises(ValueError, match="was fitted over params, samples_seen: got params"):
         predict_quality(surface, {"params": 1e9})
 
@@ -68,7 +70,7 @@ def test_the_cheapest_point_of_a_budget_is_the_lowest_on_it(surface: LawFit) -> 
 def test_the_cheapest_run_of_a_quality_is_the_budget_whose_best_it_is(surface: LawFit) -> None:
     there = cheapest(surface, compute=1e21)
     back = cheapest(surface, quality=there.quality.value)
-    assert back.compute == pytest.approx(1e21, rel=1e-6)
+    assert back.compute.value == pytest.approx(1e21, rel=1e-6)
     assert needed(surface, there.quality.value, over="compute").value == pytest.approx(1e21, rel=1e-6)
     with pytest.raises(ValueError, match="give either compute"):
         cheapest(surface)
@@ -84,3 +86,42 @@ def test_repeated_data_have_an_optimum_too() -> None:
     size, samples = found.params.value, found.samples.value
     for factor in (0.9, 1.1):
         assert float(fit.predict(size * factor, samples / factor, 1e10)) > found.quality.value
+
+
+@pytest.fixture(scope="module")
+def isoflop() -> LawFit:
+    """Sizes at four budgets of at most 1e20: no run is large in both N and D."""
+    rows = [(n, budget / 6 / n) for budget in np.geomspace(1e17, 1e20, 4) for n in np.geomspace(1e7, 1e10, 7)]
+    size, samples = np.array(rows).T
+    noise = np.exp(0.002 * np.random.default_rng(0).standard_normal(len(rows)))
+    table = {"params": size, "samples_seen": samples, "loss": loss(size, samples) * noise}
+    return fit_law(table, "parametric", x=("params", "samples_seen"), y="loss", huber_delta=np.inf)
+
+
+def test_large_in_both_is_beyond_runs_that_are_large_in_one(isoflop: LawFit) -> None:
+    corner = {name: ends[1] for name, ends in isoflop.x_range.items()}
+    found = predict_quality(isoflop, corner)
+    assert found.beyond == pytest.approx(6 * corner["params"] * corner["samples_seen"] / 1e20)
+    assert found.warning is not None
+    assert found.warning.startswith("params x samples_seen goes 1e+03 times beyond the data")
+    assert Slice(isoflop, "compute").x_range[1] <= 1e20 * (1 + 1e-9)
+    beyond = needed(isoflop, loss(1e10, 1e11), over="params", held={"samples_seen": 1e11}, extrapolate=True)
+    assert beyond.beyond == pytest.approx(60, rel=0.2)
+
+
+def test_held_values_beyond_the_data_are_said(surface: LawFit) -> None:
+    found = needed(surface, 2.2, over="params", held={"samples_seen": 1e15}, extrapolate=True)
+    assert found.beyond == pytest.approx(1e3)
+    assert found.warning == "1e+03 times beyond the data; samples_seen is held at 1e+15, measured were 1e+08 to 1e+12"
+
+
+def test_of_a_quality_the_compute_has_the_interval_and_n_and_d_follow_it(surface: LawFit) -> None:
+    quality = cheapest(surface, compute=1e21).quality.value
+    found = cheapest(surface, quality=quality)
+    assert (found.quality.low, found.quality.value, found.quality.high) == (quality, quality, quality)
+    expected = needed(surface, quality, over="compute")
+    # `needed` interpolates on a grid of compute, `cheapest` inverts every sample's frontier.
+    assert (found.compute.low, found.compute.high) == pytest.approx((expected.low, expected.high), rel=1e-3)
+    at_budget = cheapest(surface, compute=found.compute.value)
+    assert (at_budget.compute.low, at_budget.compute.high) == (found.compute.value, found.compute.value)
+    assert found.params.low < at_budget.params.low < at_budget.params.high < found.params.high

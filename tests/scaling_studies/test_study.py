@@ -38,7 +38,8 @@ def test_a_curve_with_too_few_points_is_there_with_its_reason(study: Path) -> No
         ("aim", "params_encoder"),
     }
     for curve in refused:
-        assert curve["reason"] == "not enough points: 3 distinct params_encoder, a saturating power law needs 4"
+        reason = "not enough points: 3 distinct params_encoder, a saturating power law needs 4, law m1 needs 3"
+        assert curve["reason"] == reason
     (row,) = [row for row in fits["efficiency"] if row["x"] == "params_encoder"]
     assert row["status"] == "not fitted"
 
@@ -146,6 +147,23 @@ def test_predictions_are_sentences_with_their_warnings(fits: dict[str, Any]) -> 
     assert kinds == {"quality", "needed"}
     for row in fits["predictions"]:
         assert ("beyond the data" in row["text"]) == (row["warning"] is not None) == (row["kind"] == "quality")
+
+
+def test_a_surface_says_what_its_curves_say(curve_rows: Rows, table: Table) -> None:
+    # Epochs held instead of samples seen: those change with the images.
+    images = (100, 1_000, 10_000, 100_000)
+    rows = [
+        row
+        for preset in ("nano", "micro", "mini")
+        for count in images
+        for row in curve_rows(preset=preset, images=(count,), samples_seen=100 * count)
+    ]
+    (surface,) = fit_study(table(rows))["surface"]
+    changes = "from 10,000 to 10,000,000: its fall is not due to"
+    assert f"mini: samples_seen changes along this curve, {changes} unique images alone" in surface["warnings"]
+    assert surface["warnings"][-1] == (
+        f"samples_seen changes over this surface, {changes} encoder size and unique images alone"
+    )
 
 
 def test_over_samples_seen_there_are_curves_a_surface_and_its_cheapest_points(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -54,6 +55,21 @@ def test_a_wrong_cell_is_named_by_file_row_and_column(tmp_path: Path, column: st
         load_points(path, COLUMNS)
     assert str(error.value).startswith(str(path))
     assert says in str(error.value)
+
+
+def test_errors_are_made_of_accuracies(tmp_path: Path) -> None:
+    path = tmp_path / "points.csv"
+    path.write_text("images,acc1\n1e4,0.25\n1e5,\n1e6,0.75\n")
+    points = load_points(path, {"error": "1-acc1"})
+    assert list(points.columns) == ["images", "acc1", "error"]
+    np.testing.assert_array_equal(points["error"], [0.75, np.nan, 0.25])
+    for cell, says in (
+        ("57", "column acc1 reaches 57: per cent? Divide it by 100"),
+        ("high", "row 2, column acc1: 'high' is not a number"),
+    ):
+        path.write_text(f"images,acc1\n1e4,0.25\n1e5,{cell}\n")
+        with pytest.raises(ValueError, match=re.escape(says)):
+            load_points(path, {"error": "1-acc1"})
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,18 @@ def test_the_law_behind_the_data_ranks_before_a_straight_line(saturating: pd.Dat
         rank_laws(saturating, ["m2", "accuracy"], x="samples_seen", y="error")
 
 
+def test_of_equal_laws_the_one_of_fewest_parameters_ranks_first_with_the_rows_of_its_test() -> None:
+    # Without a floor the laws that have one end at the power law: equal but for the last digits of the minimiser.
+    noise = np.exp(0.005 * np.random.default_rng(1).standard_normal(30))
+    table = rank_laws({"flops": X, "error": 3 * X**-0.2 * noise}, ["m3", "m2", "m1"], x="flops", y="error")
+    tied = table["extrapolation_rmse"].map(lambda rmse: f"{rmse:.3g}") == f"{table['extrapolation_rmse'][0]:.3g}"
+    assert tied.sum() >= 2
+    assert list(table["num_params"][tied]) == sorted(table["num_params"][tied])
+    assert table["law"][0] == "m1"
+    test = extrapolation_test({"flops": X, "error": 3 * X**-0.2 * noise}, "m1", x="flops", y="error")
+    assert (table["num_fitted"][0], table["num_scored"][0]) == (test.num_fitted, test.num_scored)
+
+
 def test_a_law_that_cannot_be_tested_stays_in_the_table_with_its_reason(saturating: pd.DataFrame) -> None:
     table = rank_laws(saturating[::5], ["m4", "m1"], x="samples_seen", y="error", options={"m1": {"huber_delta": 0.01}})
     assert list(table["law"]) == ["m1", "m4"]
@@ -68,3 +80,13 @@ def test_every_model_size_is_left_out_once() -> None:
     assert found.failed == {}
     # The points lie on the law: what is left out is predicted to the minimizer's tolerance.
     assert found.rmse < 1e-4
+
+
+def test_a_law_that_missed_validates_nothing() -> None:
+    # A fall that breaks off: fitted below the break, the power law goes on falling.
+    error = np.maximum(3 * X**-0.4, 3 * 1e5**-0.4)
+    found = extrapolation_test({"samples_seen": X, "error": error}, "m1", x="samples_seen", y="error", share=0.01)
+    assert found.rmse > 0.5
+    assert found.reach > 50
+    assert found.validated == 1.0
+    assert found.tested.validated == 1.0

@@ -191,19 +191,46 @@ axes: {samples_seen: [256, 512], seed: [0, 1]}
     assert all(f"{array}_" in waits_for[sweep.report_job] or array in waits_for[sweep.report_job] for array in arrays)
 
 
-def test_runs_wait_for_the_job_that_stores_their_tokens(cluster, digits, tmp_path, no_new_jobs):
-    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "teacher.safetensors")
+def with_tokens(folder):
+    """Return a study's overrides for a teacher with random weights, whose tokens are to be stored."""
+    save_file(timm.create_model("test_vit").state_dict(), folder / "teacher.safetensors")
+    teacher = ["teacher.kind=timm", "teacher.architecture=test_vit"]
+    return [*teacher, f"teacher.checkpoint={folder / 'teacher.safetensors'}", f"teacher.tokens={folder / 'tokens'}"]
+
+
+def test_runs_wait_for_the_job_that_stores_their_tokens_which_is_cancelled_with_them(
+    cluster, digits, tmp_path, no_new_jobs
+):
     points = "axes: {objective: [digpt, xtra], unique_images: [16, 64]}"
     study = write_study(tmp_path, name="tokens", points=points, launch="token_views: 1")
-    teacher = ["teacher.kind=timm", "teacher.architecture=test_vit"]
-    teacher += [f"teacher.checkpoint={tmp_path / 'teacher.safetensors'}", f"teacher.tokens={tmp_path / 'tokens'}"]
-    done = cluster.arvis_scale(*submission(digits, study, tmp_path / "out"), *teacher)
+    done = cluster.arvis_scale(*submission(digits, study, tmp_path / "out"), *with_tokens(tmp_path))
     assert done.returncode == 0, done.stderr
-    given = read_sweep(tmp_path / "out").jobs
+    sweep = read_sweep(tmp_path / "out")
+    (maker,) = sweep.token_jobs.values()
     waits_for = {line[0]: line[1] for line in cluster.jobs("JobArrayID", "Dependency") if len(line) == 2}
-    (maker,) = set(waits_for) - set(given.values())
-    for name, job in given.items():
-        assert waits_for[job].startswith(f"afterany:{maker}(" if name.startswith("digpt") else "(null)")
+    for name, job in sweep.jobs.items():
+        assert waits_for[job].startswith(f"afterok:{maker}(" if name.startswith("digpt") else "(null)")
+    cancelled = cluster.arvis_scale("sweep", "cancel", tmp_path / "out")
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert not cluster.jobs("JobID")
+
+
+def test_a_job_that_stores_tokens_is_requeued_and_when_it_fails_the_runs_that_wait_are_cancelled(
+    cluster, digits, tmp_path
+):
+    points = "axes: {objective: [digpt], unique_images: [64]}"
+    study = write_study(tmp_path, name="many_tokens", points=points, launch="token_views: 500")
+    done = cluster.arvis_scale(*submission(digits, study, tmp_path / "out"), *with_tokens(tmp_path))
+    assert done.returncode == 0, done.stderr
+    sweep = read_sweep(tmp_path / "out")
+    (maker,), (run,) = sweep.token_jobs.values(), sweep.jobs.values()
+    cluster.wait_until(lambda: (tmp_path / "tokens" / "tokens.json").is_file(), 120)
+    (tmp_path / "teacher.safetensors").unlink()  # so that its next start fails
+    cluster.slurm("scancel", "--signal=USR2", maker)
+    cluster.wait_until(lambda: ["1"] in cluster.jobs("RestartCnt"))
+    cluster.wait_for_no_jobs()
+    assert accounted(cluster, "State", maker)[maker] == "FAILED"
+    assert accounted(cluster, "State", run)[run].startswith("CANCELLED")
 
 
 def test_jobs_that_wait_are_not_submitted_again_nor_when_one_was_cancelled_the_others(
@@ -222,6 +249,19 @@ def test_jobs_that_wait_are_not_submitted_again_nor_when_one_was_cancelled_the_o
     assert "2 of 3 runs are left" in third.stderr
     now = read_sweep(tmp_path / "out").jobs
     assert {name for name in now if now[name] != before[name]} == {cancelled}
+
+
+def test_jobs_are_kept_off_the_profiles_nodes_and_the_studys_bad_ones(cluster, digits, tmp_path, no_new_jobs):
+    study = write_study(tmp_path, name="kept_off", points="axes: {objective: [xtra]}")
+    with open(tmp_path / "my cluster.yaml", "a") as profile:
+        profile.write("sbatch: {exclude: testnode1}\n")
+    failures = tmp_path / "out" / "node_failures" / "testnode2"
+    failures.mkdir(parents=True)
+    for run in ("first", "second"):
+        (failures / run).touch()
+    done = cluster.arvis_scale(*submission(digits, study, tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert cluster.jobs("ExcNodes") == [["testnode[1-2]"]]
 
 
 def test_what_slurm_would_refuse_is_told_in_a_line_and_nothing_is_written(cluster, digits, tmp_path):
@@ -249,6 +289,34 @@ def test_train_sbatch_trains_one_run_on_two_nodes(cluster, digits, tmp_path):
     assert done.returncode == 0, log.read_text()
     assert "completed at step 4 of 4: by hand $1" in log.read_text()
     assert read_json(tmp_path / "by hand $1" / "environment.json", newest_schema=1)["world_size"] == 2
+
+
+# Of two processes the second ends while the first still saves; started again, both complete.
+TRAINER = """#!/bin/bash
+case $SLURM_RESTART_COUNT,$RANK in
+  ,1) exit 75;;
+  ,0) sleep 3; echo "the first has saved"; exit 75;;
+  *) echo "process $RANK completes";;
+esac
+"""
+
+
+def test_train_sbatch_goes_back_into_the_queue_when_its_processes_have_saved_one_by_one(cluster, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "arvis-scale").write_text(TRAINER)
+    (tmp_path / "bin" / "arvis-scale").chmod(0o755)
+    script = Path(__file__).parents[2] / "slurm" / "train.sbatch"
+    environment = {**cluster.environment, "PATH": f"{tmp_path / 'bin'}:{cluster.environment['PATH']}"}
+    sent = subprocess.run(
+        ["sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", "--time=10", str(script), "digits"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    cluster.wait_for_no_jobs()
+    job = sent.stdout.strip()
+    log = (tmp_path / f"arvis-scale-{job}.out").read_text()
+    assert all(words in log for words in ("the first has saved", "process 0 completes", "process 1 completes")), log
+    assert accounted(cluster, "State", job)[job] == "COMPLETED"
+    assert not list(tmp_path.glob(".preempted*"))
 
 
 def test_without_accounting_a_study_completes_and_is_not_submitted_again(cluster_without_accounting, digits, tmp_path):

@@ -58,8 +58,16 @@ class Checkpoints:
     to another process but through files: the first one's completes the checkpoint when all have written theirs.
     """
 
-    def __init__(self, folder: Path, processes: Processes, config: RunConfig) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        processes: Processes,
+        config: RunConfig,
+        confirm_lease: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`confirm_lease` is called before anything that is there is changed; see `HeldLease.confirm`."""
         self._folder = folder
+        self._confirm_lease = confirm_lease
         self._processes = processes
         self._config = config
         self._files = PostponedFiles(copies=config.checkpoints.background)
@@ -177,8 +185,10 @@ class Checkpoints:
         layout = Layout.of(self._config)
         write_manifest(unfinished, Manifest(step, layout, has_optimizer_state=True, files=files))
         final = checkpoint_path(self._folder, step)
+        self._confirm_lease()
         publish(unfinished, final)
         write_text(self._folder / "latest", final.name + "\n")
+        self._confirm_lease()  # flushing a large checkpoint may have taken long
         prune_checkpoints(self._folder, self._config.checkpoints, step=step)
         self._report(final)
 

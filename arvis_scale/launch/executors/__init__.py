@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from arvis_scale.launch.executors.executor import Executor
 from arvis_scale.launch.executors.profiles import load_profile
-from arvis_scale.launch.studies.study_file import LaunchConfig
+from arvis_scale.launch.studies.study import Study
 
 
-def executor_of(launch: LaunchConfig) -> Executor:
+def executor_of(study: Study) -> Executor:
     """Return the executor that a study asks for; `ValueError` for a profile that is missing or wrong."""
-    return make_executor(launch.executor, launch.cluster)
+    return make_executor(study.launch.executor, study.launch.cluster, study.output)
 
 
-def make_executor(name: str, cluster: str | None) -> Executor:
-    """Return the executor of this name with this profile: what sweep.json says of a sweep that was submitted."""
+def make_executor(name: str, cluster: str | None, study_folder: Path) -> Executor:
+    """Return the executor of this name with this profile: what the sweep.json of a study folder says."""
     # Imported here: local and debug bring torch, which takes seconds that Slurm's commands do not need.
     if name == "slurm":
         from arvis_scale.launch.executors.slurm import SlurmExecutor
@@ -24,7 +26,7 @@ def make_executor(name: str, cluster: str | None) -> Executor:
     if name == "local":
         from arvis_scale.launch.executors.local import LocalExecutor
 
-        return LocalExecutor(load_profile(cluster or "local"))
+        return LocalExecutor(load_profile(cluster or "local"), study_folder)
     from arvis_scale.launch.executors.debug import DebugExecutor
 
     assert name == "debug", "the study file was checked"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from arvis_scale.engine.ports import free_port
-from arvis_scale.launch.executors.executor import Started
+from arvis_scale.launch.executors.executor import Notes
 from arvis_scale.launch.executors.task import ReportTask
 from arvis_scale.launch.executors.token_jobs import tokenize_task, tokens_to_make
 from arvis_scale.launch.jobs.worker import do_runs
@@ -29,7 +29,7 @@ class DebugExecutor:
                     f"launch.executor=debug has one process; take launch.executor=local"
                 )
 
-    def run(self, study: Study, snapshot: Path, jobs: Sequence[Sequence[PlannedRun]], started: Started) -> str | None:
+    def run(self, study: Study, snapshot: Path, jobs: Sequence[Sequence[PlannedRun]], notes: Notes) -> None:
         """See `Executor.run`."""
         for folder, run in tokens_to_make(study, (run for job in jobs for run in job)).items():
             tokenize_task(study, folder, run)()
@@ -38,7 +38,6 @@ class DebugExecutor:
         do_runs([(run.kind, run.config.output) for job in jobs for run in job])
         if study.launch.report:
             ReportTask(str(Path.cwd()), str(study.output))()
-        return None
 
     def living(self, jobs: Iterable[str]) -> set[str]:
         """See `Executor.living`: a run of this process has no job."""

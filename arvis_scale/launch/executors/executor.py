@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from arvis_scale.launch.studies.expansion import PlannedRun
 from arvis_scale.launch.studies.study import Study
 
-# Called with the job that each of some runs was given to, by the runs' names, as soon as an executor knows them.
-Started = Callable[[Mapping[str, str]], None]
+
+class Notes(Protocol):
+    """Takes down which jobs an executor has started, as soon as it knows them: what it does next may fail."""
+
+    def runs(self, jobs: Mapping[str, str]) -> None:
+        """Note the job that each of some runs was given to, by the runs' names."""
+        ...
+
+    def tokens(self, folder: str, job: str) -> None:
+        """Note the job that stores the teacher tokens of `folder`."""
+        ...
+
+    def report(self, job: str) -> None:
+        """Note the job that writes the report."""
+        ...
 
 
 class Executor(Protocol):
@@ -26,11 +39,10 @@ class Executor(Protocol):
         """Raise `ValueError`, in one line, when the study's runs cannot be run this way; nothing is written yet."""
         ...
 
-    def run(self, study: Study, snapshot: Path, jobs: Sequence[Sequence[PlannedRun]], started: Started) -> str | None:
-        """Start `jobs` with the code of `snapshot`, each after those of its runs' `after`; call `started` for all.
+    def run(self, study: Study, snapshot: Path, jobs: Sequence[Sequence[PlannedRun]], notes: Notes) -> None:
+        """Start `jobs` with the code of `snapshot`, each after those of its runs' `after`, and tell `notes` of them.
 
-        Where the study wants a report, it is written when they have ended. Returns the job that does so, if there is
-        one.
+        Where the study wants a report, it is written when they have ended.
         """
         ...
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.launch.executors.executor import Started
+from arvis_scale.launch.executors.executor import Notes
 from arvis_scale.launch.executors.local_jobs import (
     POLL_SECONDS,
     Place,
@@ -38,8 +38,9 @@ class LocalExecutor:
 
     waits = True
 
-    def __init__(self, profile: ClusterProfile) -> None:
+    def __init__(self, profile: ClusterProfile, study_folder: Path) -> None:
         self._profile = profile
+        self._logs = study_folder / "logs"
 
     def check(self, study: Study) -> None:
         """See `Executor.check`."""
@@ -56,7 +57,7 @@ class LocalExecutor:
                     f"{num_gpus}; lower it"
                 )
 
-    def run(self, study: Study, snapshot: Path, jobs: Sequence[Sequence[PlannedRun]], started: Started) -> str | None:
+    def run(self, study: Study, snapshot: Path, jobs: Sequence[Sequence[PlannedRun]], notes: Notes) -> None:
         """See `Executor.run`.
 
         When this process is interrupted (Ctrl-C, SIGTERM), the runs are asked to save, and get `SAVE_SECONDS` to do so.
@@ -64,20 +65,19 @@ class LocalExecutor:
         for folder, run in tokens_to_make(study, (run for job in jobs for run in job)).items():
             _logger.info("teacher tokens: %s", tokenize_task(study, folder, run)())
         if jobs:
-            self._run_queue(study, self._place(study, snapshot), list(jobs), started)
+            self._run_queue(study, self._place(study, snapshot), list(jobs), notes)
         if study.launch.report:
             _logger.info("report: %s", ReportTask(str(Path.cwd()), str(study.output))())
-        return None
 
     def living(self, jobs: Iterable[str]) -> set[str]:
         """See `Executor.living`."""
-        return {job for job in jobs if is_living_job(job)}
+        return {job for job in jobs if is_living_job(job, self._logs)}
 
     def cancel(self, jobs: Iterable[str]) -> None:
         """See `Executor.cancel`; the submission, while it lives, goes on with other jobs (`submit.stop_submission`)."""
-        cancel_jobs(list(jobs))
+        cancel_jobs(list(jobs), self._logs)
 
-    def _run_queue(self, study: Study, place: Place, queue: list[Sequence[PlannedRun]], started: Started) -> None:
+    def _run_queue(self, study: Study, place: Place, queue: list[Sequence[PlannedRun]], notes: Notes) -> None:
         runs = [run for job in queue for run in job]
         running: list[StartedJob] = []
         slots, gpus = study.launch.max_parallel or 1, gpu_names()
@@ -91,7 +91,7 @@ class LocalExecutor:
                     chosen = choose_gpus(gpus, [other.gpus for other in running], job[0].config.parallel.processes)
                     task = train_task(study, job)
                     running.append(start_job(study.name, task, job, place, chosen, study.launch.timeout_hours))
-                    started({run.config.name: running[-1].handle.job_id for run in job})
+                    notes.runs({run.config.name: running[-1].handle.job_id for run in job})
                     continue
                 _let_go(running)
                 done = sum(RunFolder(run.config.output).status().state == "completed" for run in runs)
@@ -101,7 +101,7 @@ class LocalExecutor:
     def _place(self, study: Study, snapshot: Path) -> Place:
         # Processes share the machine's cores instead of each taking all of them.
         num_threads = max(1, (os.cpu_count() or 1) // (study.launch.max_parallel or 1))
-        return Place(study.output / "logs", snapshot, self._profile.environment, num_threads)
+        return Place(self._logs, snapshot, self._profile.environment, num_threads)
 
 
 def _next_job(

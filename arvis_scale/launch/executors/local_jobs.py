@@ -16,10 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
 import submitit
 import torch
 
-from arvis_scale.engine.ports import free_port
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.run_lock import is_leased
 from arvis_scale.launch.executors.task import TrainTask
@@ -52,20 +52,16 @@ def gpu_names() -> list[str]:
     return (visible.split(",") if visible else [str(number) for number in range(count)])[:count]
 
 
-def is_living_job(job_id: str) -> bool:
-    """Return whether the job runs on this machine: its number is the process of submitit's controller."""
-    if Path("/proc/self/cmdline").exists():
-        try:
-            return _CONTROLLER.encode() in Path("/proc", job_id, "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            return False
+def is_living_job(job_id: str, logs: Path) -> bool:
+    """Return whether the job of the study with these `logs` runs on this machine.
+
+    Its number is the process of submitit's controller; it may have been given out again, to another study's too.
+    """
     try:
-        os.kill(int(job_id), 0)
-    except ProcessLookupError:
+        words = psutil.Process(int(job_id)).cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
-    except PermissionError:  # somebody else's process, under a number that was given out again
-        return False
-    return True
+    return _CONTROLLER in words and Path(words[-1]).resolve() == logs.resolve()
 
 
 @dataclass(frozen=True)
@@ -109,8 +105,6 @@ class _DetachedExecutor(submitit.LocalExecutor):
             "SUBMITIT_LOCAL_SIGNAL_DELAY_S": "30",
             "SUBMITIT_LOCAL_WITH_SHELL": "",
             "SUBMITIT_STDERR_TO_STDOUT": "1",
-            # submitit would derive one from the job's number, whoever sits on it.
-            "MASTER_PORT": str(free_port()),
             "CUDA_VISIBLE_DEVICES": ",".join(self._gpus),
         }
         controller = [sys.executable, "-m", _CONTROLLER, str(self.folder)]
@@ -141,10 +135,13 @@ def start_job(
     return StartedJob(executor.submit(task), list(runs), list(gpus))
 
 
-def cancel_jobs(job_ids: Sequence[str]) -> None:
-    """Ask jobs that another process started to save and stop; kill those that live after `SAVE_SECONDS`."""
+def cancel_jobs(job_ids: Sequence[str], logs: Path) -> None:
+    """Ask jobs that another process started to save and stop; kill those that live after `SAVE_SECONDS`.
+
+    `logs`: see `is_living_job`.
+    """
     deadline = time.monotonic() + SAVE_SECONDS
-    while (living := [job_id for job_id in job_ids if is_living_job(job_id)]) and time.monotonic() < deadline:
+    while (living := [job_id for job_id in job_ids if is_living_job(job_id, logs)]) and time.monotonic() < deadline:
         for job_id in living:
             with suppress(ProcessLookupError):
                 os.kill(int(job_id), signal.SIGTERM)

@@ -43,7 +43,8 @@ class Request:
 def request_of(run: PlannedRun, profile: ClusterProfile, timeout_hours: float) -> Request:
     """Return what a job of this run asks for, with one process per device.
 
-    Raises `ValueError` when its processes do not fill nodes evenly, and without a partition.
+    Raises `ValueError` when its processes do not fill nodes evenly, without a partition, for more time than the
+    profile allows, and for so little that the job would be told to stop at once.
     """
     processes, most = run.config.parallel.processes, profile.most_processes_per_node
     nodes = -(-processes // most)
@@ -65,17 +66,33 @@ def request_of(run: PlannedRun, profile: ClusterProfile, timeout_hours: float) -
     memory_gb = resources.memory_gb
     if memory_gb is None and profile.memory_gb is not None:
         memory_gb = profile.memory_gb * per_node / most
-    hours = min(timeout_hours, profile.hours) if resources.hours is None else resources.hours
     return Request(
         nodes=nodes,
         processes_per_node=per_node,
         cpus_per_process=cpus,
         gpus_per_node=per_node if profile.gpus_per_node else 0,
         memory_gb=memory_gb,
-        minutes=math.ceil(60 * hours),
+        minutes=_minutes(run, profile, timeout_hours),
         partition=partition,
         constraint=resources.constraint or profile.constraint,
     )
+
+
+def _minutes(run: PlannedRun, profile: ClusterProfile, timeout_hours: float) -> int:
+    """Return the time limit of a job of this run."""
+    hours = run.resources.hours
+    if hours is not None and hours > profile.hours:
+        raise ValueError(
+            f"run {run.config.name}: resources.hours={hours:g} is more than hours={profile.hours:g} of the "
+            f"profile, its longest job; leave it out, as a longer run goes on in its requeued job"
+        )
+    minutes = math.ceil(60 * (min(timeout_hours, profile.hours) if hours is None else hours))
+    if 60 * minutes <= profile.signal_seconds:
+        raise ValueError(
+            f"run {run.config.name}: a job of {minutes} minutes is told to stop signal_seconds="
+            f"{profile.signal_seconds} before its end, so at once; raise resources.hours or launch.timeout_hours"
+        )
+    return minutes
 
 
 def report_request(request: Request, profile: ClusterProfile) -> Request:

@@ -31,6 +31,15 @@ class TrainTask:
         return run_job(list(self.runs), self.max_attempts)
 
 
+def is_report_missing(study: Study) -> bool:
+    """Return whether the study wants a report and has none, or one that is older than a run's result."""
+    if not study.launch.report:
+        return False
+    report = study.output / "report.html"
+    results = [path.stat().st_mtime for path in study.output.glob("runs/*/result.json")]
+    return not report.exists() or report.stat().st_mtime < max(results, default=0.0)
+
+
 def train_task(study: Study, job: Sequence[PlannedRun]) -> TrainTask:
     """Return what the processes of `job` call, submitted from here."""
     runs = tuple(JobRun(run.kind, run.config.output) for run in job)

@@ -6,11 +6,18 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arvis_scale.config import RunConfig
 from arvis_scale.data.token_manifest import read_manifest
+from arvis_scale.engine.exit_status import PREEMPTED
+from arvis_scale.engine.preemption import PreemptionFlag
+from arvis_scale.launch.jobs.requeue import requeue_this_job
 from arvis_scale.launch.studies.expansion import PlannedRun
 from arvis_scale.launch.studies.study import Study
+
+if TYPE_CHECKING:
+    from arvis_scale.engine.tokenize import Tokenization
 
 _PRECISION = "fp16"
 
@@ -50,24 +57,47 @@ class TokenizeTask:
     config: RunConfig
     folder: str
     views: int
+    # Whether it is a Slurm job, which goes back into the queue when it is told to stop.
+    can_requeue: bool
 
     def __call__(self) -> str:
-        """Store them and return the folder."""
-        from arvis_scale.engine.tokenize import plan_tokenization, tokenize
+        """Store them and return the folder; raises `SystemExit` when a signal told it to stop."""
+        from arvis_scale.engine.tokenize import tokenize
 
         os.chdir(self.directory)
-        plan = plan_tokenization(
-            with_teacher(self.config), views=self.views, precision=_PRECISION, folder=Path(self.folder)
-        )
-        plan.check_size(confirmed=False)
-        tokenize(plan)
+        with PreemptionFlag() as stop:
+
+            def leave_when_told(part: str, done: int, total: int | None) -> None:
+                if stop.raised_by:
+                    if self.can_requeue:
+                        requeue_this_job()
+                    raise SystemExit(PREEMPTED)
+
+            tokenize(_plan(self.config, self.folder, self.views), leave_when_told)
         return self.folder
 
 
-def tokenize_task(study: Study, folder: str, run: PlannedRun) -> TokenizeTask:
+def tokenize_task(study: Study, folder: str, run: PlannedRun, *, can_requeue: bool = False) -> TokenizeTask:
     """Return what the process of a first job calls, submitted from here."""
     assert study.launch.token_views is not None, "else there is no such job"
-    return TokenizeTask(str(Path.cwd()), run.config, folder, study.launch.token_views)
+    return TokenizeTask(str(Path.cwd()), run.config, folder, study.launch.token_views, can_requeue)
+
+
+def check_token_size(study: Study, folder: str, run: PlannedRun) -> None:
+    """Raise `ValueError` when the tokens of `folder`, made for `run`, would be larger than the study allows."""
+    assert study.launch.token_views is not None, "else there is no such job"
+    gigabytes = _plan(run.config, folder, study.launch.token_views).manifest.num_bytes / 1e9
+    if gigabytes > study.launch.max_token_gb:
+        raise ValueError(
+            f"teacher.tokens={folder} would take {gigabytes:,.3g} GB, more than launch.max_token_gb="
+            f"{study.launch.max_token_gb:g}; raise that, or lower launch.token_views or unique_images"
+        )
+
+
+def _plan(config: RunConfig, folder: str, views: int) -> Tokenization:
+    from arvis_scale.engine.tokenize import plan_tokenization  # brings torch
+
+    return plan_tokenization(with_teacher(config), views=views, precision=_PRECISION, folder=Path(folder))
 
 
 def _num_images(config: RunConfig) -> float:

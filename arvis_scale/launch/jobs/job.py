@@ -10,10 +10,12 @@ import itertools
 import logging
 from dataclasses import dataclass
 
+from arvis_scale.engine.checkpointing.files import newest_step
+from arvis_scale.engine.exit_status import PREEMPTED
 from arvis_scale.engine.ports import reserved_port
 from arvis_scale.engine.preemption import PreemptionFlag
 from arvis_scale.engine.run_folder import RunFolder, Status
-from arvis_scale.engine.run_lock import is_leased
+from arvis_scale.engine.run_lock import is_held_by_another_job, release_dead
 from arvis_scale.launch.jobs import requeue
 from arvis_scale.launch.jobs.bad_nodes import exclude_from_this_job, is_bad, record_failure
 from arvis_scale.launch.jobs.meeting import Order, Task
@@ -35,7 +37,7 @@ class JobRun:
 
 
 class UnfinishedRunsError(Exception):
-    """Runs of a job did not complete: what depends on them must not start."""
+    """Runs of a job did not complete: Slurm, too, shall call it failed."""
 
 
 def run_job(runs: list[JobRun], max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> list[str]:
@@ -74,13 +76,17 @@ def _lead(task: Task, runs: list[JobRun], max_attempts: int, stop: PreemptionFla
     job = requeue.this_job() if task.is_slurm else None
     # A job that was put back before it was told may come to a node that has turned out bad since.
     stopped = task.is_slurm and is_bad(left[0].folder, task.nodes)
+    if stopped:
+        for run in left:
+            run.turn_away()
     with reserved_port() as port:
         for number in itertools.count():
             here = [] if stopped or stop.raised_by else [run for run in left if run.next is Next.HERE]
-            chosen = [(run.kind, str(run.folder.path)) for run in here]
             for run in here:
                 run.begin()
-            order = Order(chosen, task.own_address(), port, job.ends_at if job else None)
+            chosen = [(run.kind, str(run.folder.path)) for run in here]
+            attempts = [run.folder.status().attempt + 1 for run in here]
+            order = Order(chosen, attempts, task.own_address(), port, job.ends_at if job else None)
             task.give(number, order)
             if not here:
                 break
@@ -113,8 +119,20 @@ class _Run:
         if status.state not in ("pending", "completed") and not self._is_held():
             self.folder.write_status(status.pending(status.num_steps, is_retry=True))
 
+    def turn_away(self) -> None:
+        """Count the coming to a bad node as a start, so that a job which Slurm sends there for ever is given up."""
+        if self.next is Next.HERE and not self._is_held():
+            status = self.folder.status()
+            status = status.next_attempt(status.num_steps, begun_from=newest_step(self.folder.checkpoints))
+            status.state, status.exit_status = "preempted", PREEMPTED
+            status.reason = f"not tried on {status.node}, where other runs failed (node_failures in the study's folder)"
+            self.folder.write_status(status)
+            self.next, decided = after_start(self.folder, self._max_attempts)
+            self._write(decided)
+
     def end(self, *, can_requeue: bool) -> str:
-        """Decide what is next after a start, and return the state that it left."""
+        """Decide what is next after a start, of which no process is alive, and return the state that it left."""
+        release_dead(self.folder)
         status = self.folder.status()
         if self._is_held():  # by another job, which goes on with it
             self.next = Next.NOTHING
@@ -130,7 +148,7 @@ class _Run:
     def _write(self, decided: Status) -> None:
         if decided != self.folder.status():
             self.folder.write_status(decided)
-            _logger.info("%s: %s", self.folder.path, decided.reason)
+            _logger.info("%s: %s", self.folder.path, decided.last_reason)
 
     def _is_held(self) -> bool:
-        return self.folder.status().state == "running" and is_leased(self.folder)
+        return self.folder.status().state != "completed" and is_held_by_another_job(self.folder)

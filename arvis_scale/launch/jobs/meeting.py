@@ -28,6 +28,8 @@ class Order:
 
     # (kind, folder) of the runs, one after the other; empty: nothing more.
     runs: list[tuple[str, str]]
+    # The number of the start that this is of each run (`Status.attempt`).
+    attempts: list[int]
     # Where the processes meet.
     address: str
     port: int
@@ -76,7 +78,7 @@ class Task:
             time.sleep(POLL_SECONDS)
         values = read_json(self._files / f"{number}.json", newest_schema=SCHEMA_VERSION)
         runs = [(kind, folder) for kind, folder in values["runs"]]
-        return Order(runs, values["address"], values["port"], values["job_ends_at"])
+        return Order(runs, values["attempts"], values["address"], values["port"], values["job_ends_at"])
 
     def report(self, number: int) -> None:
         """Tell the first task that this one has ended its process of order `number`."""

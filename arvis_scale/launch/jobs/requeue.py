@@ -6,7 +6,7 @@ import datetime
 import logging
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from arvis_scale.engine import batch_job
@@ -14,6 +14,7 @@ from arvis_scale.engine import batch_job
 # What follows on this command line does not die of the signals that tell a job to stop, unless it asks for them: a
 # signal that is ignored stays so in the program that a shell becomes.
 DEAF = ("sh", "-c", 'trap "" TERM USR1 USR2; exec "$@"', "sh")
+_MISSING_COMMAND = 127  # of a shell
 # A controller that is being started again answers after a while; a job keeps its nodes until then.
 _PATIENCE_SECONDS = 600.0
 _PAUSE_SECONDS = 5.0
@@ -60,6 +61,13 @@ def requeue_this_job() -> bool:
         if asked.returncode == 0:
             _logger.info("job %s goes back into the queue", batch_job.job_id())
             return True
+        if asked.returncode == _MISSING_COMMAND:
+            _logger.error(
+                "job %s is not requeued: scontrol is not on the PATH inside the job; bind Slurm's commands into the "
+                "`container` of the profile (docs/clusters.md), and start it again with `arvis-scale sweep resume`",
+                batch_job.job_id(),
+            )
+            return False
         if job is not None or time.monotonic() > deadline:  # with an answer before, this is Slurm's last word
             _logger.error(
                 "job %s is not requeued (%s): start it again with `arvis-scale sweep resume`",
@@ -75,12 +83,10 @@ def exclude_nodes(jobs: Sequence[str], bad: Sequence[str], formerly: Sequence[st
 
     Nodes that they were submitted to stay away from stay excluded; those that were `formerly` bad do not.
     """
-    if not jobs:
-        return
-    shown = _call("squeue", "--noheader", "--array", f"--states={states}", f"--jobs={','.join(jobs)}", "--format=%i|%x")
+    wanted = set(jobs)
     same: dict[str, list[str]] = {}
-    for job, _, listed in (line.partition("|") for line in shown.stdout.splitlines()):
-        if job in jobs:
+    for job, listed in _excluded_now(wanted, states):
+        if job in wanted:
             excluded = set(_expanded(listed)) - set(formerly) | set(bad)
             same.setdefault(",".join(sorted(excluded)), []).append(job)
     for nodes, chosen in same.items():
@@ -89,6 +95,25 @@ def exclude_nodes(jobs: Sequence[str], bad: Sequence[str], formerly: Sequence[st
             changed = _call("scontrol", "update", f"JobId={some}", f"ExcNodeList={nodes}")
             if changed.returncode != 0:
                 _logger.warning("jobs %s are not kept off %s: %s", some, nodes, " ".join(changed.stderr.split()))
+
+
+def partition_nodes(partition: str) -> list[str]:
+    """Return the nodes of a partition that can be had now or later, as far as Slurm knows; none when it is silent."""
+    states = "--states=idle,alloc,mix,comp"
+    shown = _call("sinfo", "--noheader", "--Node", f"--partition={partition}", states, "--format=%N")
+    return sorted(set(shown.stdout.split()))
+
+
+def _excluded_now(jobs: Set[str], states: str) -> Iterator[tuple[str, str]]:
+    """Yield (job, list of nodes it is kept off) for `jobs` in `states`, and for others of the same arrays."""
+    # By the numbers of their arrays: the system bounds a command's words, which ten thousand tasks exceed.
+    arrays = sorted({job.partition("_")[0] for job in jobs}, key=int)
+    for start in range(0, len(arrays), _JOBS_AT_ONCE):
+        some = ",".join(arrays[start : start + _JOBS_AT_ONCE])
+        shown = _call("squeue", "--noheader", "--array", f"--states={states}", f"--jobs={some}", "--format=%i|%x")
+        for line in shown.stdout.splitlines():
+            job, _, listed = line.partition("|")
+            yield job, listed
 
 
 def _expanded(nodes: str) -> list[str]:

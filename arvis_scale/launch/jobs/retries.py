@@ -13,8 +13,15 @@ from arvis_scale.engine.run_folder import ENDED_WITHOUT_A_WORD, RunFolder, Statu
 from arvis_scale.launch.cancellation import is_cancelled
 
 _GIVEN_UP = "given up: "
-# What the processes that live on say when one of theirs is gone: their own nodes have done nothing wrong.
-_LOST_CONNECTION = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "Connection refused")
+# What the processes that live on say when one of theirs is gone: their own nodes have done nothing wrong. In the words
+# of the kernel and gloo, of torch's store, and of NCCL (issues 795 and 2076 of its repository).
+_LOST_CONNECTION = (
+    "Connection reset by peer", "Connection closed by peer", "Broken pipe", "Connection refused",
+    "Connection was likely closed",
+    "Connection closed by remote peer", "remote process exit", "ncclRemoteError",
+)  # fmt: skip
+# NCCL's watchdog ends a process so when another of its group is gone.
+_ABORTED = "was ended by SIGABRT"
 
 
 class Next(Enum):
@@ -50,7 +57,8 @@ def after_start(folder: RunFolder, max_attempts: int) -> tuple[Next, Status]:
 
 def may_be_the_nodes(status: Status) -> bool:
     """Return whether a run failed as a broken node makes it fail, and not by its input, its guards or its size."""
-    is_consequence = any(words in status.reason for words in _LOST_CONNECTION)
+    lost = (*_LOST_CONNECTION, *([_ABORTED] if status.num_devices > 1 else []))
+    is_consequence = any(words in status.reason for words in lost)
     return status.state == "failed" and status.exit_status in (FAILED, HANGING) and not is_consequence
 
 
@@ -62,7 +70,9 @@ def _after_out_of_memory(status: Status, config: RunConfig) -> tuple[Next, Statu
     if smaller is None:
         return Next.NOTHING, _given_up(status, f"out of memory with micro_batch_size={size}, which cannot be halved")
     reason = f"{status.reason}; goes on with micro_batch_size={smaller} in place of {size}"
-    return Next.HERE, replace(status, out_of_memory_at=size, reason=reason)
+    # Pending at once: that it was decided, and not tried, must outlive this job.
+    decided = replace(status, out_of_memory_at=size, reason=reason)
+    return Next.HERE, decided.pending(status.num_steps, is_retry=True)
 
 
 def _given_up(status: Status, why: str) -> Status:

@@ -52,8 +52,9 @@ class RunState:
     @property
     def is_over(self) -> bool:
         """Whether nothing more happens to it by itself."""
-        has_no_job = self.state == "preempted" and bool(self.disagreement)
-        return has_no_job or self.state in ("failed", "lost", "unreadable", "cancelled", "completed")
+        if self.state in ("preempted", "failed"):  # the one goes on unless it has no job, the other only if it has
+            return bool(self.disagreement) == (self.state == "preempted")
+        return self.state in ("lost", "unreadable", "cancelled", "completed")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class StudyStatus:
     @property
     def is_over(self) -> bool:
         """Whether nothing more happens to any run by itself."""
-        return self.is_idle or all(run.is_over for run in self.runs)
+        return self.is_idle if self.executor != "slurm" else all(run.is_over for run in self.runs)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `sweep status --json` prints."""

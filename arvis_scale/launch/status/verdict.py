@@ -56,7 +56,7 @@ def judge(report: RunReport, news: JobNews | None) -> Verdict:
         return _judge_running(report, news)
     if report.state in ("pending", "preempted") and news is not None:
         return _judge_waiting(report, news)
-    if report.state == "failed" and news is not None and news.state is not None and news.state.is_waiting:
+    if report.state == "failed" and news is not None and news.state is not None and news.state.is_living:
         return Verdict("failed", f"{news}, which may start it again")
     return Verdict(report.state)
 

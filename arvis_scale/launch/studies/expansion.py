@@ -26,7 +26,7 @@ class PlannedRun:
     resources: Resources = field(default_factory=Resources)
     # Name of the tune cell that the run belongs to: its own without the tuned keys. None: it is tuned over nothing.
     cell: str | None = None
-    # Names of the runs that must have completed first: a branch's parent.
+    # Names of the runs whose jobs must have ended first: a branch's parent, which the engine then checks.
     after: tuple[str, ...] = ()
     # Step that it begins with: of a branch the one that it takes over from its parent.
     first_step: int = 0

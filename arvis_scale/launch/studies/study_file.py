@@ -34,6 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from arvis_scale.atomic import check_schema
 from arvis_scale.config import check_key, flat_keys, load_yaml, parse_override, recipe_path, suggestion
+from arvis_scale.engine.run_folder import MAX_ENDS
 from arvis_scale.launch.studies.extension import extend_axes
 from arvis_scale.launch.studies.resources import PREFIX, RESOURCE_KEYS
 
@@ -61,7 +62,9 @@ class LaunchConfig:
     # Views of each training image whose teacher tokens a first job stores, for D-iGPT runs whose teacher.tokens names a
     # folder that is not complete; null: `shards tokenize` has filled it.
     token_views: int | None = None
-    # Whether a last job collects the points, fits, plots and reports once every run has completed.
+    # Storage that the tokens of one folder may take, in GB (1e9 bytes); what would take more is refused.
+    max_token_gb: float = 10.0
+    # Whether a last job collects the points, fits, plots and reports once every job has ended, however it did.
     report: bool = False
 
 
@@ -248,7 +251,10 @@ def _check_values(study: StudyConfig, path: Path) -> None:
         value = getattr(study.launch, key)
         if value is not None and value < 1:
             raise ValueError(f"{path}: launch.{key}={value} must be at least 1")
-    if study.launch.timeout_hours <= 0:
-        raise ValueError(f"{path}: launch.timeout_hours={study.launch.timeout_hours} must be positive")
+    if study.launch.max_attempts > MAX_ENDS:  # what a status remembers
+        raise ValueError(f"{path}: launch.max_attempts={study.launch.max_attempts} must be at most {MAX_ENDS}")
+    for key in ("timeout_hours", "max_token_gb"):
+        if getattr(study.launch, key) <= 0:
+            raise ValueError(f"{path}: launch.{key}={getattr(study.launch, key)} must be positive")
     if study.budget.device_hours is not None and study.budget.device_hours <= 0:
         raise ValueError(f"{path}: budget.device_hours={study.budget.device_hours} must be positive, or null for any")
