@@ -322,9 +322,12 @@ def test_train_sbatch_goes_back_into_the_queue_when_its_processes_have_saved_one
 def test_without_accounting_a_study_completes_and_is_not_submitted_again(cluster_without_accounting, digits, tmp_path):
     cluster = cluster_without_accounting
     study = write_study(tmp_path, name="small", points="axes: {objective: [xtra], seed: [0, 1]}")
+    # Lest they end before the second submission.
+    cluster.slurm("scontrol", "update", "PartitionName=main", "State=DOWN")
     first = cluster.arvis_scale(*submission(digits, study, tmp_path / "out"))
     assert first.returncode == 0, first.stderr
     second = cluster.arvis_scale(*submission(digits, study, tmp_path / "out"))
     assert "2 of 2 runs are left to" in second.stderr
+    cluster.slurm("scontrol", "update", "PartitionName=main", "State=UP")
     cluster.wait_for_no_jobs()
     assert {status.state for status in statuses(tmp_path / "out").values()} == {"completed"}
