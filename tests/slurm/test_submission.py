@@ -261,7 +261,8 @@ def test_jobs_are_kept_off_the_profiles_nodes_and_the_studys_bad_ones(cluster, d
         (failures / run).touch()
     done = cluster.arvis_scale(*submission(digits, study, tmp_path / "out"))
     assert done.returncode == 0, done.stderr
-    assert cluster.jobs("ExcNodes") == [["testnode[1-2]"]]
+    (job,) = read_sweep(tmp_path / "out").jobs.values()
+    assert "ExcNodeList=testnode[1-2]" in cluster.slurm("scontrol", "show", "job", job).split()
 
 
 def test_what_slurm_would_refuse_is_told_in_a_line_and_nothing_is_written(cluster, digits, tmp_path):
