@@ -64,7 +64,10 @@ def test_a_block_changes_its_own_and_later_predictions_only(
 
 def test_predictions_of_the_first_blocks_do_not_need_the_others(build: Build, make_batch: MakeBatch) -> None:
     model, images = build(), make_batch()["images"]
-    torch.testing.assert_close(model.predict_blocks(images, 3), model.predict_blocks(images, 4)[:, :3])
+    # Matmuls of other shapes add up in another order, on some processors by 1.6e-5 where a prediction is 3.
+    torch.testing.assert_close(
+        model.predict_blocks(images, 3), model.predict_blocks(images, 4)[:, :3], atol=1e-5, rtol=1e-5
+    )
 
 
 def test_block_layout_gives_the_result_of_raster_layout_with_the_mask_of_the_definition(
