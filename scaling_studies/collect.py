@@ -11,9 +11,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from arvis_scale.atomic import read_json
+from scaling_studies.curves import standard_error
 from scaling_studies.points import IMPORTED, METRIC, points_table
 from scaling_studies.tables import load_points
 
@@ -22,6 +24,8 @@ STATUS_SCHEMA = 2
 SWEEP_SCHEMA = 2
 # The end of a binomial interval at 0 or 1 may miss the value by the last digit of a float.
 _ROUNDING = 1e-6
+# Probes beside the linear one; of each that was made a run has the columns error_KIND and sigma_KIND.
+OTHER_PROBES = ("attentive", "knn")
 
 # Copied from result.json under the same name; their types and ranges are the table's to check.
 _COPIED = (
@@ -159,43 +163,65 @@ def _measurement(result_file: Path) -> dict[str, object]:
         raise ValueError(f"{result_file} lacks the keys {', '.join(missing)}; run the probe again")
     return {
         **{key: result[key] for key in _COPIED},
-        **_linear_probe(result_file, result["probes"]),
+        **_errors(result_file, result["probes"]),
         "pretrain_data": _dataset(result["pretrain_data"]),
         "probe_data": _dataset(result["probe_data"]),
     }
 
 
-def _linear_probe(result_file: Path, probes: object) -> dict[str, object]:
-    """The linear probe's error with its 95% interval, from its accuracy."""
-    probe = probes.get("linear") if isinstance(probes, dict) else None
-    if not isinstance(probe, dict):
+def _errors(result_file: Path, probes: object) -> dict[str, object]:
+    """The linear probe's error with its 95% interval, and the errors of the other probes that were made."""
+    if not isinstance(probes, dict) or "linear" not in probes:
         raise ValueError(f"{result_file}, key probes.linear: expected an object; run `arvis-scale probe` on this run")
-    keys = ("correct", "num_test", "accuracy", "accuracy_low", "accuracy_high")
-    correct, num_test, accuracy, low, high = (_number(result_file, probe, key) for key in keys)
-    if not (0 <= correct <= num_test and num_test >= 1 and correct.is_integer() and num_test.is_integer()):
-        counts = f"{probe['correct']} of {probe['num_test']}"
-        raise ValueError(f"{result_file}, key probes.linear.correct: {counts} is no count; run the probe again")
-    if abs(accuracy - correct / num_test) > 1e-6:
-        raise ValueError(f"{result_file}, key probes.linear.accuracy: {accuracy} is not correct / num_test")
-    if not -_ROUNDING <= low <= accuracy + _ROUNDING or not accuracy - _ROUNDING <= high <= 1 + _ROUNDING:
-        raise ValueError(f"{result_file}, key probes.linear.accuracy: {accuracy} is outside {low} to {high}")
-    if probe.get("confidence") != 0.95:
-        raise ValueError(f"{result_file}, key probes.linear.confidence: {probe.get('confidence')!r} is not 0.95")
-    # From the counts, so that equal counts give equal bytes whatever the accuracy was rounded to.
-    value = 1 - correct / num_test
-    return {
+    value, low, high, num_test = _probe(result_file, "linear", probes["linear"])
+    row: dict[str, object] = {
         "metric": METRIC,
         "value": value,
-        "value_low": min(value, max(0.0, 1 - high)),
-        "value_high": max(value, min(1.0, 1 - low)),
-        "num_test": int(num_test),
+        "value_low": low,
+        "value_high": high,
+        "num_test": num_test,
+        "sigma": _sigma(value, num_test),
     }
+    for kind in OTHER_PROBES:
+        if kind in probes:
+            error, _, _, num_images = _probe(result_file, kind, probes[kind])
+            if num_images != num_test:
+                raise ValueError(
+                    f"{result_file}, key probes.{kind}.num_test: {num_images} where probes.linear has {num_test}; run "
+                    "both probes again, on the same images"
+                )
+            row |= {f"error_{kind}": error, f"sigma_{kind}": _sigma(error, num_images)}
+    return row
 
 
-def _number(result_file: Path, probe: dict[str, Any], key: str) -> float:
+def _sigma(error: float, num_test: int) -> float:
+    return float(standard_error(np.asarray(error), np.asarray(num_test)))
+
+
+def _probe(result_file: Path, kind: str, probe: object) -> tuple[float, float, float, int]:
+    """Error of one probe, the ends of its 95% interval and the number of test images, from its accuracy."""
+    where = f"{result_file}, key probes.{kind}"
+    if not isinstance(probe, dict):
+        raise ValueError(f"{where}: expected an object; run `arvis-scale probe` on this run")
+    keys = ("correct", "num_test", "accuracy", "accuracy_low", "accuracy_high")
+    correct, num_test, accuracy, low, high = (_number(where, probe, key) for key in keys)
+    if not (0 <= correct <= num_test and num_test >= 1 and correct.is_integer() and num_test.is_integer()):
+        raise ValueError(f"{where}.correct: {probe['correct']} of {probe['num_test']} is no count; run the probe again")
+    if abs(accuracy - correct / num_test) > 1e-6:
+        raise ValueError(f"{where}.accuracy: {accuracy} is not correct / num_test")
+    if not -_ROUNDING <= low <= accuracy + _ROUNDING or not accuracy - _ROUNDING <= high <= 1 + _ROUNDING:
+        raise ValueError(f"{where}.accuracy: {accuracy} is outside {low} to {high}")
+    if probe.get("confidence") != 0.95:
+        raise ValueError(f"{where}.confidence: {probe.get('confidence')!r} is not 0.95")
+    # From the counts, so that equal counts give equal bytes whatever the accuracy was rounded to.
+    error = 1 - correct / num_test
+    return error, min(error, max(0.0, 1 - high)), max(error, min(1.0, 1 - low)), int(num_test)
+
+
+def _number(where: str, probe: dict[str, Any], key: str) -> float:
     value = probe.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{result_file}, key probes.linear.{key}: {value!r} is not a number; run the probe again")
+        raise ValueError(f"{where}.{key}: {value!r} is not a number; run the probe again")
     return float(value)
 
 

@@ -39,13 +39,41 @@ def weights_train_vq(
 
     Example: `arvis-scale weights train-vq shards/photos weights/vq --image-size 224 --patch-size 16`
     """
-    from arvis_scale.engine.weights.train_tokenizer import train_vq_on_shards
+    from arvis_scale.engine.weights.train_teachers import train_vq_on_shards
     from arvis_scale.models.teachers.vq_model import VqSize
 
     size = VqSize(image_size=image_size, patch_size=patch_size, num_codes=num_codes)
     trained = train_vq_on_shards(shards, destination, size=size, samples_seen=samples_seen)
     quality = f"squared error {trained.reconstruction_error:.3f}, {trained.num_codes_used} of {num_codes} codes used"
     console.print(f"{trained.folder}: {quality} in the last batch")
+
+
+@weights_app.command("train-clip")
+def weights_train_clip(
+    shards: Annotated[Path, typer.Argument(metavar="SHARDS", help="folder written by `shards build`, with labels")],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="folder to write")],
+    image_size: Annotated[int, typer.Option(help="side of the image in pixels")] = 32,
+    patch_size: Annotated[int, typer.Option(help="side of a patch of the vision tower, in pixels")] = 4,
+    width: Annotated[int, typer.Option(help="channels of the vision tower, a multiple of 16")] = 64,
+    depth: Annotated[int, typer.Option(help="layers of the vision tower")] = 4,
+    samples_seen: Annotated[int, typer.Option(help="images to train on, repeats counted")] = 100_000,
+) -> None:
+    """Train a small CLIP model on class names, as D-iGPT's teacher for studies without downloads.
+
+    Example: `arvis-scale weights train-clip shards/photos weights/clip --image-size 32 --patch-size 4`
+    """
+    from arvis_scale.engine.weights.train_teachers import train_clip_on_shards
+
+    trained = train_clip_on_shards(
+        shards,
+        destination,
+        image_size=image_size,
+        patch_size=patch_size,
+        width=width,
+        depth=depth,
+        samples_seen=samples_seen,
+    )
+    console.print(trained.summary(), markup=False)
 
 
 @weights_app.command("import")

@@ -16,7 +16,7 @@ class TeacherConfig:
     # open_clip: an image tower of CLIP | timm: a vision transformer (DINO, supervised) | vq: codebook vectors of a
     # tokenizer of `weights train-vq` | pixels: the image itself, without weights.
     kind: str = "open_clip"
-    # Local weights: a folder of `weights fetch`, `weights train-vq` or open_clip, or a file; never downloaded.
+    # Local weights: a folder of `weights fetch`, `weights train-...` or open_clip, or a file; never downloaded.
     checkpoint: str | None = None
     # Model that a bare file of weights holds, as open_clip (ViT-H-14) or timm (vit_base_patch16_224.dino) calls it;
     # null: what the folder says.

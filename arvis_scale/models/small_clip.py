@@ -35,6 +35,11 @@ class SmallClip:
     zero_shot_accuracy: float
     chance: float
 
+    def summary(self) -> str:
+        """Return one line that says how well the model tells the classes apart."""
+        accuracy = f"zero-shot accuracy {self.zero_shot_accuracy:.3f} on its training images (chance {self.chance:.3f})"
+        return f"{self.folder}: {accuracy}"
+
 
 def train_small_clip(
     batches: Iterable[tuple[Tensor, Tensor]],

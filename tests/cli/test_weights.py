@@ -51,6 +51,9 @@ def test_files_that_are_not_what_they_should_be(refused, tmp_path):
     vq = ("weights", "train-vq", tmp_path / "shards", tmp_path / "b")
     refused("patch_size=5 does not divide image_size=32", *vq, "--image-size", 32, "--patch-size", 5)
     refused("shards", *vq)
+    clip = ("weights", "train-clip", tmp_path / "shards", tmp_path / "b")
+    refused("samples_seen=0 must be at least 1", *clip, "--samples-seen", 0)
+    refused("shards", *clip)
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
 
 

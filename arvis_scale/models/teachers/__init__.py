@@ -1,6 +1,6 @@
 """Frozen models whose tokens D-iGPT predicts (arXiv 2312.02147): one small interface, four kinds.
 
-Their weights lie on this machine, from `arvis-scale weights fetch`, `weights train-vq` or `train_small_clip`.
+Their weights lie on this machine, from `arvis-scale weights fetch`, `weights train-vq` or `weights train-clip`.
 """
 
 from arvis_scale.models.teachers.choice import load_teacher, teacher_shape
