@@ -163,6 +163,7 @@ def _measurement(result_file: Path) -> dict[str, object]:
         raise ValueError(f"{result_file} lacks the keys {', '.join(missing)}; run the probe again")
     return {
         **{key: result[key] for key in _COPIED},
+        "objective": result.get("method") or result["objective"],
         **_errors(result_file, result["probes"]),
         "pretrain_data": _dataset(result["pretrain_data"]),
         "probe_data": _dataset(result["probe_data"]),

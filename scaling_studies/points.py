@@ -39,7 +39,9 @@ class Column:
 COLUMNS = (
     Column("name", "text", "always", "the run's folder name, unique in the study"),
     Column("kind", "text", "measured", "trained, untrained (same encoder, random weights), raw_pixels or imported"),
-    Column("objective", "text", "measured", "pretraining method; raw_pixels for that reference"),
+    Column(
+        "objective", "text", "measured", "pretraining method: the run's `method`, or else its objective; or raw_pixels"
+    ),
     Column("preset", "text", "encoder", "model size by name; blank for raw pixels"),
     Column("params_encoder", "count", "ours", "parameters of the encoder that is probed"),
     Column("params_total", "count", "ours", "parameters that are trained, heads and predictors included"),

@@ -20,9 +20,13 @@ def method_name(objective: str) -> str:
 
 
 def method_order(objective: str) -> tuple[int, str]:
-    """Sort key that puts the methods in one order everywhere: ours first, then its rivals, then any others."""
-    known = list(METHOD_NAMES)
-    return (known.index(objective) if objective in known else len(known), objective)
+    """Sort key that puts the methods in one order everywhere: ours first, then its rivals, then any others.
+
+    Variants (`XTRA-k2`) stand with the method that they are named after.
+    """
+    name = method_name(objective).casefold()
+    matches = (place for place, known in enumerate(METHOD_NAMES.values()) if name.startswith(known.casefold()))
+    return (next(matches, len(METHOD_NAMES)), objective)
 
 
 def count(number: float) -> str:

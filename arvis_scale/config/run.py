@@ -32,6 +32,8 @@ class RunConfig:
     output: str = MISSING
     # xtra | aim | digpt | igpt | mae
     objective: str = MISSING
+    # Name of the method in tables and on curves, which tells several of one objective apart; null: the objective.
+    method: str | None = None
     # Encoder size by name (`arvis_scale.models.presets`).
     preset: str = "S"
     # Side of the square training image, and of a patch, in pixels.
@@ -74,6 +76,11 @@ class RunConfig:
     mae: MaeOptions = field(default_factory=MaeOptions)
 
     @property
+    def method_name(self) -> str:
+        """The name that the run's method has in tables and on curves."""
+        return self.method or self.objective
+
+    @property
     def num_steps(self) -> int:
         """Optimizer steps: whole global batches that hold at least `samples_seen` images."""
         return -(-self.samples_seen // self.global_batch_size)
@@ -91,6 +98,8 @@ class RunConfig:
     def validate(self) -> None:
         """Raise `ValueError`, naming key and value, for what no run could train with."""
         one_of("objective", self.objective, OBJECTIVES)
+        if self.method in (*OBJECTIVES, "raw_pixels", ""):
+            raise ValueError(f"method={self.method!r} must be a name of its own, or null for the objective's")
         one_of("precision", self.precision, PRECISIONS)
         for section in (
             self.data,

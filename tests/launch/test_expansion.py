@@ -10,7 +10,6 @@ schema_version: 1
 name: wide
 base: digits
 set: {data.shards: shards/digits, samples_seen: 640, objective: xtra, preset: nano}
-references: false
 """
 
 
@@ -19,7 +18,8 @@ def runs(tmp_path):
     """Return a function: the runs of a study with further sections, by name."""
 
     def load(sections):
-        (tmp_path / "wide.yaml").write_text(STUDY + sections)
+        references = "" if "references" in sections else "references: false\n"
+        (tmp_path / "wide.yaml").write_text(STUDY + references + sections)
         return {run.config.name: run for run in load_study(tmp_path / "wide.yaml", tmp_path / "out").runs}
 
     return load
@@ -129,3 +129,29 @@ def test_runs_of_one_study_share_no_value_by_accident(runs):
     found = list(runs("axes: {parallel.deepspeed.a: [1, 2], data.subset.classes: [[x], [y]]}").values())
     assert [run.config.parallel.deepspeed for run in found] == [{"a": 1}, {"a": 1}, {"a": 2}, {"a": 2}]
     assert [run.config.data.subset.classes for run in found] == [["x"], ["y"], ["x"], ["y"]]
+
+
+VARIANTS = """
+axes: {method: [XTRA-k1, XTRA-k2, "k = 1, again"]}
+rules:
+  method:
+    XTRA-k1: {xtra.block_side: 1}
+    XTRA-k2: {xtra.block_side: 2}
+    "k = 1, again": {xtra.block_side: 1}
+references: true
+"""
+
+
+def test_a_method_names_its_runs_and_has_untrained_encoders_of_its_own(runs):
+    found = runs(VARIANTS)
+    trained = {name: run.config for name, run in found.items() if run.config.samples_seen}
+    assert [config.xtra.block_side for config in trained.values()] == [1, 2, 1]
+    assert list(trained)[:2] == ["XTRA-k1-nano-uall-n640-s0", "XTRA-k2-nano-uall-n640-s0"]
+    assert {config.method_name for config in trained.values()} == {"XTRA-k1", "XTRA-k2", "k = 1, again"}
+    assert {"untrained-XTRA-k1-nano", "untrained-XTRA-k2-nano", "raw-pixels"} <= set(found)
+
+
+@pytest.mark.parametrize("name", ["aim", "raw_pixels", "''"])
+def test_a_method_may_not_pass_for_another(runs, name):
+    with pytest.raises(ValueError, match="method=.* must be a name of its own"):
+        runs(f"axes: {{method: [{name}]}}")

@@ -90,3 +90,14 @@ def test_rules_that_could_not_work_are_named(rates, rules, said):
     assert said in str(caught.value)
     assert "ruled.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_several_keys_together_have_rules_of_their_own(rates):
+    assert rates("{'seed, unique_images': {'3, 1e3': {optimizer.weight_decay: 0.5}}}") == [0.05, 0.5, 0.05]
+    assert rates("{'objective, unique_images': {'aim, null': {optimizer.weight_decay: 0.5}}}") == [0.05, 0.05, 0.5]
+    with pytest.raises(ValueError, match="is for no run: seed, unique_images is 3, 10; 3, 1000; 3, None"):
+        rates("{'seed, unique_images': {'4, 10': {optimizer.weight_decay: 0.5}}}")
+    with pytest.raises(ValueError, match="is for no run"):
+        rates("{'seed, unique_images': {3: {optimizer.weight_decay: 0.5}}}")
+    with pytest.raises(ValueError, match="sead"):
+        rates("{'sead, unique_images': {'3, 10': {optimizer.weight_decay: 0.5}}}")

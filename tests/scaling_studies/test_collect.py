@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from scaling_studies import commands
+from scaling_studies.cli import app
 from scaling_studies.collect import collect
 
 Result = Callable[..., dict[str, Any]]
@@ -69,12 +73,56 @@ def test_a_planned_run_without_a_folder_is_a_row(tmp_path: Path, write_run: Writ
     assert list(collect(tmp_path)["name"]) == ["a", "b"]
 
 
+def accuracy(correct: int, num_test: int = 1_000, **keys: Any) -> dict[str, Any]:
+    """An entry of `probes` in result.json."""
+    share = correct / num_test
+    ends = {"accuracy_low": share, "accuracy_high": share}
+    return {"correct": correct, "num_test": num_test, "accuracy": share, **ends, "confidence": 0.95} | keys
+
+
+def test_every_probe_that_was_made_has_its_error_and_standard_error(
+    tmp_path: Path, result: Result, write_run: WriteRun
+) -> None:
+    content = result("a", correct=800, num_test=1_000)
+    content["probes"] |= {"attentive": accuracy(900), "attentive_by_layer": []}
+    write_run(tmp_path, "a", "completed", content)
+    row = row_of(tmp_path, "a")
+    assert (row["value"], row["error_attentive"]) == (pytest.approx(0.2), pytest.approx(0.1))
+    # sqrt(p (1 - p) / 1004) at p = 202 / 1004 and 102 / 1004: two successes and two failures added.
+    assert row["sigma"] == pytest.approx(0.012652, abs=1e-6)
+    assert row["sigma_attentive"] == pytest.approx(0.009535, abs=1e-6)
+    assert math.isnan(row["error_knn"])
+    assert math.isnan(row["sigma_knn"])
+
+
+def test_curves_are_fitted_to_either_probe_of_a_study_with_references_and_failed_runs(
+    tmp_path: Path, result: Result, raw_pixels_result: dict[str, Any], write_run: WriteRun
+) -> None:
+    for images in (100, 300, 1_000, 3_000, 10_000):
+        content = result(f"u{images}", round(10_000 * (1 - 0.9 * images**-0.2)), 10_000, unique_images=images)
+        content["probes"]["attentive"] = accuracy(round(10_000 * (1 - 0.9 * images**-0.3)), 10_000)
+        write_run(tmp_path, content["name"], "completed", content)
+    write_run(tmp_path, "raw-pixels", "completed", raw_pixels_result)
+    write_run(tmp_path, "lost", "failed", reason="out of memory")
+    table = str(commands.collect(tmp_path))
+    exponents = {}
+    for error, sigma in (("value", "sigma"), ("error_attentive", "sigma_attentive")):
+        options = ["--x", "unique_images", "--y", error, "--sigma", sigma, "--where", "kind=trained", "--law", "m1"]
+        shown = CliRunner().invoke(app, ["fit", table, *options, "--json"], catch_exceptions=False)
+        exponents[error] = json.loads(shown.output)["params"]["c"]["value"]
+    assert exponents == {"value": pytest.approx(-0.2, abs=0.01), "error_attentive": pytest.approx(-0.3, abs=0.01)}
+
+
 def without(content: dict[str, Any], *keys: str) -> str:
     return json.dumps({key: value for key, value in content.items() if key not in keys})
 
 
 def probe(content: dict[str, Any], **keys: Any) -> str:
     return json.dumps(content | {"probes": {"linear": content["probes"]["linear"] | keys}})
+
+
+def other_probe(content: dict[str, Any], attentive: object) -> str:
+    return json.dumps(content | {"probes": content["probes"] | {"attentive": attentive}})
 
 
 @pytest.mark.parametrize(
@@ -92,6 +140,9 @@ def probe(content: dict[str, Any], **keys: Any) -> str:
         (lambda content: probe(content, accuracy=0.5), "is not correct / num_test"),
         (lambda content: probe(content, accuracy_low=0.9), "0.8 is outside 0.9 to"),
         (lambda content: probe(content, confidence=0.9), "0.9 is not 0.95"),
+        (lambda content: other_probe(content, accuracy(1_001)), "probes.attentive.correct: 1001 of 1000 is no count"),
+        (lambda content: other_probe(content, accuracy(90, 100)), "probes.attentive.num_test: 100 where probes.linear"),
+        (lambda content: other_probe(content, None), "key probes.attentive: expected an object"),
         (lambda content: json.dumps(content | {"unique_images": -1}), "column unique_images"),
         (lambda content: json.dumps(content | {"seed": None}), "column seed: is blank"),
     ],

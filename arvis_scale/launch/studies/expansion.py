@@ -12,7 +12,7 @@ from arvis_scale.config import ConfigBuilder, RunConfig, flat_keys, leaves_of
 from arvis_scale.launch.studies.exclusion import Exclusion
 from arvis_scale.launch.studies.names import NAMED, joined_name
 from arvis_scale.launch.studies.resources import PREFIX, Resources, resources_of
-from arvis_scale.launch.studies.rules import check_rules_occur, ruled_keys
+from arvis_scale.launch.studies.rules import check_rules_occur, ruled_keys, values_of
 from arvis_scale.launch.studies.study_file import StudyConfig
 
 
@@ -51,14 +51,14 @@ def expand(study: StudyConfig, base: Mapping[str, Any], folder: Path, path: Path
     builder = ConfigBuilder(base)
     exclusion = Exclusion(study.exclude, path)
     before_rules = {**leaves_of(RunConfig()), **flat_keys(base), **study.set}
-    found: dict[str, dict[Any, None]] = {key: {} for key in study.rules}
+    found: dict[str, dict[tuple[Any, ...], None]] = {key: {} for key in study.rules}
     axes = [*study.axes.items(), *study.tune.items()]
     axis_keys = {dotted for key, options in axes for option in options for dotted in flat_keys({key: option})}
     runs = []
     for point in _points(study, path):
         values = {**before_rules, **point.keys}
-        for key, seen in found.items():
-            seen[_hashable(values.get(key))] = None
+        for rule, seen in found.items():
+            seen[tuple(map(_hashable, values_of(rule, values)))] = None
         keys = {**study.set, **ruled_keys(study.rules, values), **point.keys}
         named = [key for key in point.keys if _is_named(key, axis_keys)]
         run, values = _planned(builder, keys, point, named, folder, f"{path}, run {joined_name(point.keys)}")
@@ -122,7 +122,8 @@ def _is_named(key: str, axis_keys: set[str]) -> bool:
 
 def _run_name(values: Mapping[str, Any], keys: Collection[str], without: Collection[str] = ()) -> str:
     """Return e.g. `xtra-micro-u250-n20000-s0`; the point's other `keys` follow as `-key_value`."""
-    return joined_name({key: values[key] for key in dict.fromkeys((*NAMED, *keys)) if key not in without})
+    named = {key: values[key] for key in dict.fromkeys((*NAMED, *keys)) if key not in (*without, "method")}
+    return joined_name({**named, "objective": values["method"] or named["objective"]})
 
 
 def _hashable(value: Any) -> Any:

@@ -29,15 +29,15 @@ _WITHOUT_EFFECT = (
 def reference_runs(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]:
     """Return one untrained run for every different untrained encoder and probe among `runs`, and the raw pixels.
 
-    They are named `untrained-OBJECTIVE-PRESET` and `raw-pixels`, with the keys in which several of the name differ.
+    They are named `untrained-METHOD-PRESET` and `raw-pixels`, with the keys in which several of the name differ.
     """
     untrained = [_untrained(run.config) for run in runs]
     groups: dict[tuple[str, str], list[RunConfig]] = {}
     for config in untrained:
-        groups.setdefault((config.objective, config.preset), []).append(config)
+        groups.setdefault((config.method_name, config.preset), []).append(config)
     named = []
-    for (objective, preset), configs in groups.items():
-        named += _named_apart(configs, _untrained_keys, folder, "untrained", objective, preset)
+    for (method, preset), configs in groups.items():
+        named += _named_apart(configs, _untrained_keys, folder, "untrained", method, preset)
     pixels = _named_apart(untrained, _raw_pixel_keys, folder, "raw-pixels")
     return [
         *(PlannedRun("train", config) for config in named),

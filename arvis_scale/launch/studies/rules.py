@@ -1,4 +1,7 @@
-"""Rules of a study: keys that a run gets because another key of it has a certain value."""
+"""Rules of a study: keys that a run gets because other keys of it have certain values.
+
+A rule for several keys together names them, and their values, with commas: `method, preset` and `XTRA-k2, nano`.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,36 @@ def ruled_keys(rules: Rules, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys that the rules give to a run whose config, without them, is `values` (dotted keys)."""
     ruled: dict[str, Any] = {}
     for key, by_value in rules.items():
+        found = values_of(key, values)
         for value, keys in by_value.items():
-            if is_same(value, values.get(key)):
+            if _is_met(value, found):
                 ruled.update(keys)
     return ruled
 
 
-def check_rules_occur(rules: Rules, found: Mapping[str, Collection[Any]], path: Path) -> None:
-    """Raise `ValueError` for a rule about a value that no run has; `found` holds the values of each key of a rule."""
+def keys_of(rule: str) -> list[str]:
+    """Return the keys that the values of a rule are of."""
+    return [key.strip() for key in rule.split(",")]
+
+
+def values_of(rule: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a run with `values` has for the keys of a rule."""
+    return tuple(values.get(key) for key in keys_of(rule))
+
+
+def check_rules_occur(rules: Rules, found: Mapping[str, Collection[tuple[Any, ...]]], path: Path) -> None:
+    """Raise `ValueError` for a rule about a value that no run has; `found` holds what runs have for the rule's keys."""
     for key, by_value in rules.items():
         for value in by_value:
-            if not any(is_same(value, other) for other in found[key]):
-                names = ", ".join(sorted(map(str, found[key])))
+            if not any(_is_met(value, other) for other in found[key]):
+                between = "; " if "," in key else ", "
+                names = between.join(sorted(", ".join(map(str, other)) for other in found[key]))
                 raise ValueError(f"{path}: rules.{key}.{value} is for no run: {key} is {names} in this study")
+
+
+def _is_met(rule: Any, found: tuple[Any, ...]) -> bool:
+    parts = [rule] if len(found) == 1 else [part.strip() for part in str(rule).split(",")]
+    return len(parts) == len(found) and all(map(is_same, parts, found))
 
 
 def is_same(rule: Any, value: Any) -> bool:

@@ -17,6 +17,8 @@ tune:                           # of a combination's runs the one with the lowes
 rules:                          # keys that follow from another key's value
   preset:
     nano: {micro_batch_size: 32, resources.hours: 2}
+  objective, preset:            # from those of several keys together
+    aim, micro: {optimizer.learning_rate: 3e-3}
 budget: {device_hours: 100}     # refused when `plan` predicts more
 references: true                # raw pixels, and every untrained encoder of the study
 launch: {executor: local, max_parallel: 2, runs_per_job: 6, timeout_hours: 24}
@@ -37,6 +39,7 @@ from arvis_scale.config import check_key, flat_keys, load_yaml, parse_override, 
 from arvis_scale.engine.run_folder import MAX_ENDS
 from arvis_scale.launch.studies.extension import extend_axes
 from arvis_scale.launch.studies.resources import PREFIX, RESOURCE_KEYS
+from arvis_scale.launch.studies.rules import keys_of
 
 SCHEMA_VERSION = 1
 EXECUTORS = ("local", "slurm", "debug")
@@ -86,7 +89,7 @@ class StudyConfig:
     set: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, Any] = field(default_factory=dict)
     points: list[dict[str, Any]] = field(default_factory=list)
-    # Key -> its value, as YAML reads it -> keys.
+    # Key (or several, with commas) -> its value, as YAML reads it -> keys.
     rules: dict[str, dict[Any, dict[str, Any]]] = field(default_factory=dict)
     # Runs left out: those that have all values of one of these entries.
     exclude: list[dict[str, Any]] = field(default_factory=list)
@@ -208,7 +211,7 @@ def _check_keys(study: StudyConfig, path: Path) -> None:
                 raise ValueError(f"{path}: {section}: unknown key {key!r}{suggestion(key, RESOURCE_KEYS)}")
     for key in (key for entry in study.exclude for key in entry):
         check_key(key, f"{path}: exclude")
-    for key in study.rules:
+    for key in (key for rule in study.rules for key in keys_of(rule)):
         check_key(key, f"{path}: rules")
     for key in study.tune:
         if key in study.axes:
