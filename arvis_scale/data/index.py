@@ -14,6 +14,7 @@ import mmap
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -169,11 +170,20 @@ class SampleTable:
 
 def _open_column(path: Path) -> npt.NDArray[Any]:
     try:
-        # As a plain array: element by element, numpy's memmap type is several times slower.
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:  # the last two: numpy parses the header
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # a damaged header that numpy takes for one of Python 2
+            column = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(column, np.memmap):
+            raise ValueError("an archive of arrays")
+        num_extra = path.stat().st_size - column.offset - column.nbytes
+        if num_extra:  # a byte more in the header would shift every number
+            raise ValueError(f"{num_extra} bytes too many")
+    # SyntaxError, TokenError: numpy parses the header; OverflowError: a negative length in it.
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError, OverflowError, UserWarning) as error:
         what = " ".join(str(error).split())
         raise ValueError(f"{path} cannot be read as a column of samples ({what}); build the shards again") from error
+    # As a plain array: element by element, numpy's memmap type is several times slower.
+    return np.asarray(column)
 
 
 def samples_folder(folder: Path, split: str) -> Path:

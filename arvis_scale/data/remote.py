@@ -21,6 +21,9 @@ REQUESTS_AT_ONCE = 16  # of one process; a training node has dozens
 TIMEOUT_SECONDS = 60.0
 NUM_RETRIES = 5
 NOT_FOUND, RANGE_NOT_SATISFIABLE = 404, 416  # HTTP statuses
+# What fsspec needs for an address, and the packages whose exceptions it lets through.
+PACKAGES = {"http": "fsspec[http]", "https": "fsspec[http]", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+CLIENTS = ("aiohttp", "aiobotocore", "botocore", "gcsfs", "google")
 
 
 def is_remote(address: str) -> bool:
@@ -165,24 +168,28 @@ def _may_pass(error: OSError) -> bool:
 
 
 def _ask(url: str, question: Callable[[Any, dict[str, Any]], Any]) -> Any:
-    """Return `question(file system, options)`; all that goes wrong is an `OSError`."""
-    filesystem, http_errors = _filesystem(url), _http_errors(url)
-    options = {"timeout": TIMEOUT_SECONDS} if filesystem.async_impl else {}
+    """Return `question(file system, options)`; all that goes wrong on the way to the server is an `OSError`."""
     try:
+        filesystem = _filesystem(url)  # gcsfs asks its server here already
+        options = {"timeout": TIMEOUT_SECONDS} if filesystem.async_impl else {}
         return question(filesystem, options)
     except asyncio.TimeoutError as error:  # no OSError before Python 3.11
         raise TimeoutError(f"no answer in {TIMEOUT_SECONDS:g} seconds") from error
-    except FileNotFoundError as error:
-        if isinstance(error.__cause__, http_errors):  # fsspec says so of any failure when it looks for a size
-            raise _os_error(error.__cause__) from error
-        raise
-    except http_errors as error:
-        raise _os_error(error) from error
+    except Exception as error:  # those of a store's client have no base in common, and some are no OSError
+        # fsspec hides what the client said behind errors of its own, such as a missing file behind any failure.
+        said = next((each for each in (error, error.__cause__) if _is_of_client(each)), None)
+        if said is None:
+            raise
+        raise _os_error(said) from error
 
 
-def _os_error(error: Exception) -> OSError:
-    """Return what aiohttp raised as the error of a disk."""
-    status = getattr(error, "status", None)
+def _is_of_client(error: BaseException | None) -> bool:
+    return type(error).__module__.partition(".")[0] in CLIENTS
+
+
+def _os_error(error: BaseException) -> OSError:
+    """Return what the client of an HTTP server or an object store raised as the error of a disk."""
+    status = _status(error)
     if status is None:
         return OSError(" ".join(str(error).split()) or type(error).__name__)
     if status == NOT_FOUND:
@@ -191,22 +198,24 @@ def _os_error(error: Exception) -> OSError:
     return (_RefusedError if refused else OSError)(status, f"HTTP status {status}")
 
 
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status of an error: aiohttp has it as `status`, gcsfs as `code`, botocore in `response`."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        status = getattr(error, "status" if hasattr(error, "status") else "code", None)
+    return int(status) if str(status).isdigit() else None
+
+
 def _filesystem(url: str) -> Any:
     """Return fsspec's file system for `url`; fsspec keeps one per process, also after a fork."""
+    protocol = url.split("://")[0]
     try:
         import fsspec
 
-        return fsspec.filesystem(url.split("://")[0])
+        return fsspec.filesystem(protocol)
     except (ImportError, ValueError) as error:
-        raise ValueError(
-            f"{url} cannot be read ({error}); install what is missing (fsspec[http], s3fs, gcsfs) or copy the shards"
-        ) from error
-
-
-def _http_errors(url: str) -> tuple[type[Exception], ...]:
-    """Return what an HTTP request raises besides `OSError`; other file systems keep to that."""
-    if not url.startswith(("http://", "https://")):
-        return ()
-    import aiohttp
-
-    return (aiohttp.ClientError,)
+        package = PACKAGES.get(protocol)
+        advice = f"pip install '{package}'" if package else "install what is missing"
+        raise ValueError(f"{url} cannot be read ({error}); {advice}, or copy the shards to a disk") from error

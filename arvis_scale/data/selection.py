@@ -13,10 +13,12 @@ import numpy.typing as npt
 from braceexpand import braceexpand
 
 from arvis_scale.config import DataConfig
+from arvis_scale.config.data import ADD_AN_INDEX
 from arvis_scale.data.apportionment import apportion
 from arvis_scale.data.class_shares import balanced_places, long_tail_places
 from arvis_scale.data.mixing import MixedDataset, MixedOrder, MixedSplit
 from arvis_scale.data.order import Order, SampleOrder
+from arvis_scale.data.remote import is_remote
 from arvis_scale.data.sample_sets import LISTED_LIMIT, ListedSamples, SampleSet
 from arvis_scale.data.shards import ShardedDataset, ShardSplit, Split, open_shards
 from arvis_scale.data.sources import source_name
@@ -35,6 +37,8 @@ STREAM_NOTE = (
     "streamed without an index: the order depends on processes and workers, a pass need not see every image once, "
     "a run that goes on begins the stream anew in another order, and a cut shard ends early without an error"
 )
+# Of addresses, what webdataset opens by itself: curl and gsutil read them.
+STREAMED_PROTOCOLS = ("http", "https", "gs", "file")
 
 _logger = logging.getLogger(__name__)
 
@@ -180,7 +184,9 @@ class StreamedSelection(Selection):
     dataset: StreamedDataset
 
     def __init__(self, config: DataConfig) -> None:
-        """Raises `ValueError` when there are no shards, and for `pipe:` unless `data.allow_unsafe_shards`."""
+        """Raises `ValueError` when there are no shards, for addresses that webdataset cannot open, and for `pipe:`
+        unless `data.allow_unsafe_shards`.
+        """
         assert config.shards is not None, "DataConfig.validate sees to it"
         if config.shards.startswith("pipe:") and config.allow_unsafe_shards:
             urls = list(braceexpand(config.shards))
@@ -188,6 +194,9 @@ class StreamedSelection(Selection):
             urls = [shard.file for shard in list_shards(config.shards) if shard.split == config.train_split]
         if not urls:
             raise ValueError(f"{config.shards} names no shard of split {config.train_split!r}; name others")
+        for url in urls:
+            if is_remote(url) and url.split("://")[0] not in STREAMED_PROTOCOLS:
+                raise ValueError(f"{url}: data.streaming=true reads disks, http(s) and gs alone; {ADD_AN_INDEX}")
         self.dataset = StreamedDataset(source_name(config.shards), config.shards, urls)
         self.validation_indices = np.zeros(0, dtype=np.int64)
         if config.validation_shards is not None:

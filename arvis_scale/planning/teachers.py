@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from arvis_scale.config import TeacherConfig
-from arvis_scale.models.fetch import read_fetched
 from arvis_scale.models.presets import EncoderSize
+from arvis_scale.models.teachers.choice import resolve
 from arvis_scale.models.teachers.open_clip_teacher import CONFIG_NAME
 from arvis_scale.models.teachers.vq_teacher import from_vq
 from arvis_scale.planning.costs import Cost, clip_tower_cost
@@ -58,8 +58,7 @@ def _open_clip_cost(config: TeacherConfig) -> Cost:
 def _timm_cost(config: TeacherConfig) -> Cost:
     import timm
 
-    fetched = read_fetched(Path(config.checkpoint or ""))
-    architecture = fetched.architecture if fetched else config.architecture
+    architecture = resolve(config)[0].architecture
     assert architecture is not None, "a configuration without is refused"
     with torch.device("meta"):
         tower: Any = timm.create_model(architecture, num_classes=0)

@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from arvis_scale.config import load_config, save_config
-from arvis_scale.data.build import build_shards
 from arvis_scale.engine.finetune import FINETUNED_NAME, finetune_run
-from arvis_scale.engine.result import write_imported_result
 from arvis_scale.engine.run_folder import RunFolder
-from arvis_scale.engine.setup import encoder_of
-from arvis_scale.engine.weights.export import save_encoder
 
 FEW = [
     "finetune.epochs=4",
@@ -28,46 +23,27 @@ FEW = [
 ]
 
 
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "digits"
-    build_shards("digits", folder)
-    return folder
-
-
-@pytest.fixture
-def run(tmp_path: Path, digits: Path) -> RunFolder:
-    """An encoder with random weights, as a completed run leaves it."""
-    places = [f"output={tmp_path / 'run'}", f"data.shards={digits}", f"probe_data.shards={digits}"]
-    config = load_config("digits", ["name=a", "objective=mae", "preset=nano", "probe_data.train_images=600", *places])
-    folder = RunFolder(config.output)
-    save_config(config, folder.config)
-    save_encoder(encoder_of(config).state_dict(), folder.encoder)
-    write_imported_result(config, {}, {})
-    return folder
-
-
-def test_a_run_is_fine_tuned_measured_and_left_as_it_was(run: RunFolder) -> None:
-    before, encoder = run.read_result(), run.encoder.read_bytes()
-    result = finetune_run(run.path, [*FEW, "finetune.rand_augment=null", "finetune.erasing=0"])
-    assert run.read_result() == {**before, "finetune": result}
-    assert run.encoder.read_bytes() == encoder
+def test_a_run_is_fine_tuned_measured_and_left_as_it_was(untrained_run: RunFolder) -> None:
+    before, encoder = untrained_run.read_result(), untrained_run.encoder.read_bytes()
+    result = finetune_run(untrained_run.path, [*FEW, "finetune.rand_augment=null", "finetune.erasing=0"])
+    assert untrained_run.read_result() == {**before, "finetune": result}
+    assert untrained_run.encoder.read_bytes() == encoder
     assert result["accuracy"] == result["correct"] / 797 > 0.2  # guessing gives 0.1
     assert result["accuracy_low"] < result["accuracy"] < result["accuracy_high"]
     assert (result["num_train"], result["num_steps"]) == (600, 75)
     assert result["settings"]["layer_decay"] == 0.65 and result["data"]["name"] == "digits"
-    weights, frozen = load_file(run.path / FINETUNED_NAME), load_file(run.encoder)
+    weights, frozen = load_file(untrained_run.path / FINETUNED_NAME), load_file(untrained_run.encoder)
     assert weights["head.weight"].shape == (10, 32)
     assert not np.array_equal(weights["encoder.blocks.0.mlp.fc1.weight"], frozen["blocks.0.mlp.fc1.weight"])
 
 
-def test_the_augmentation_reaches_the_images(run: RunFolder) -> None:
+def test_the_augmentation_reaches_the_images(untrained_run: RunFolder) -> None:
     once = [*FEW, "finetune.epochs=1"]
     plain, augmented = ([*once, f"finetune.rand_augment={policy}"] for policy in ("null", "rand-m9-mstd0.5-inc1"))
     weights = []
     for overrides in (plain, plain, augmented):
-        finetune_run(run.path, overrides)
-        weights.append(load_file(run.path / FINETUNED_NAME)["head.weight"])
+        finetune_run(untrained_run.path, overrides)
+        weights.append(load_file(untrained_run.path / FINETUNED_NAME)["head.weight"])
     assert np.array_equal(weights[0], weights[1]) and not np.array_equal(weights[0], weights[2])
 
 
@@ -79,10 +55,10 @@ def test_the_augmentation_reaches_the_images(run: RunFolder) -> None:
         ("probe_data.shards=null", "names no probe_data.shards"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_one_line(run: RunFolder, override: str, said: str) -> None:
+def test_what_cannot_be_done_is_refused_in_one_line(untrained_run: RunFolder, override: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as raised:
-        finetune_run(run.path, [*FEW, override])
-    assert "\n" not in str(raised.value) and "finetune" not in run.read_result()
+        finetune_run(untrained_run.path, [*FEW, override])
+    assert "\n" not in str(raised.value) and "finetune" not in untrained_run.read_result()
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from arvis_scale.config import RunConfig, build_config, load_config, save_config
+from arvis_scale.config import RunConfig, TeacherConfig, build_config, load_config, save_config
 from arvis_scale.data.build import build_shards
 from arvis_scale.engine.result import probe_again
 from arvis_scale.engine.run_folder import RunFolder
@@ -20,6 +21,9 @@ from arvis_scale.engine.weights.export import save_encoder
 from arvis_scale.engine.weights.export_weights import export_encoder, load_run_encoder
 from arvis_scale.engine.weights.import_weights import import_checkpoint
 from arvis_scale.engine.weights.initial_weights import check_initial_weights, load_initial_weights
+from arvis_scale.models.teachers import load_teacher, teacher_shape
+from arvis_scale.models.teachers.identity import teacher_identity
+from arvis_scale.planning.teachers import teacher_cost
 
 SIZES: dict[str, Any] = {"objective": "xtra", "preset": "nano", "image_size": 32, "patch_size": 8}
 BLOCKS = ["xtra.block_side=2"]
@@ -169,6 +173,34 @@ def test_timm_loads_an_exported_folder_as_its_card_says(tmp_path: Path, objectiv
     assert ("**The mask must be passed.**" in card) == (objective == "xtra")
     for said in ("digits, content hash abc123", "| samples seen | 16,000 |", "accuracy 0.7500 (0.7000 to 0.8000)"):
         assert said in card
+
+
+@torch.no_grad()
+def test_an_exported_encoder_is_a_teacher(tmp_path: Path) -> None:
+    trained_run(tmp_path / "run", objective="mae")
+    export_encoder(tmp_path / "run", tmp_path / "exported")
+    config = TeacherConfig(kind="timm", checkpoint=str(tmp_path / "exported"))
+    sizes = {"image_size": 32, "patch_size": 8}
+    teacher = load_teacher(config, **sizes, device=torch.device("cpu"))
+    assert teacher_shape(config, **sizes) == (teacher.width, teacher.grid) == (32, 4)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    encoder: Any = load_run_encoder(tmp_path / "run")
+    [tokens] = encoder(images)  # patches, then the class token
+    torch.testing.assert_close(teacher(images), encoder.norm(tokens).roll(1, dims=1), atol=1e-5, rtol=1e-5)
+    assert teacher_cost(config).forward_flops > 0
+    (tmp_path / "exported").rename(tmp_path / "moved")
+    moved = TeacherConfig(kind="timm", checkpoint=str(tmp_path / "moved"))
+    before = {"kind": "timm", "architecture": None}
+    assert teacher_identity(moved) == teacher_identity(moved) | before
+    with pytest.raises(ValueError, match="says itself what it holds; leave teacher.architecture=vit_tiny out"):
+        teacher_shape(replace(moved, architecture="vit_tiny"), **sizes)
+
+
+def test_an_exported_encoder_with_a_mask_is_no_teacher(tmp_path: Path) -> None:
+    trained_run(tmp_path / "run", objective="xtra")
+    export_encoder(tmp_path / "run", tmp_path / "exported")
+    with pytest.raises(ValueError, match="with an attention mask"):
+        teacher_shape(TeacherConfig(kind="timm", checkpoint=str(tmp_path / "exported")), image_size=32, patch_size=8)
 
 
 @torch.no_grad()

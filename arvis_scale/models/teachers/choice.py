@@ -12,8 +12,11 @@ from arvis_scale.models.fetch import FetchedWeights, read_fetched
 from arvis_scale.models.teachers.open_clip_teacher import from_open_clip, open_clip_shape
 from arvis_scale.models.teachers.pixel_teacher import PixelTeacher, pixel_shape
 from arvis_scale.models.teachers.teacher import Teacher, TeacherShape
-from arvis_scale.models.teachers.timm_teacher import from_timm, timm_shape
+from arvis_scale.models.teachers.timm_teacher import TIMM_FOLDER, from_timm, timm_shape
 from arvis_scale.models.teachers.vq_teacher import from_vq, vq_shape
+
+# Written by `weights export` beside an encoder whose attention is not full.
+MASK_FILE = "attention_mask.safetensors"
 
 
 def teacher_shape(config: TeacherConfig, *, image_size: int, patch_size: int) -> TeacherShape:
@@ -59,7 +62,9 @@ def teacher_precision(config: TeacherConfig, device: torch.device) -> str:
 
 
 def resolve(config: TeacherConfig) -> tuple[TeacherConfig, FetchedWeights | None]:
-    """Return the configuration with file and architecture of a folder of `weights fetch`, and what was fetched.
+    """Return the configuration with file and architecture of a folder of weights, and what was fetched.
+
+    That is a folder of `weights fetch`, or one of timm's own, such as `weights export` writes.
 
     Raises `ValueError` when the weights do not exist or are not what the configuration says.
     """
@@ -68,7 +73,7 @@ def resolve(config: TeacherConfig) -> tuple[TeacherConfig, FetchedWeights | None
         raise ValueError(f"teacher.checkpoint={config.checkpoint} does not exist; name a local file or folder")
     fetched = read_fetched(path)
     if fetched is None:
-        return config, None
+        return (_in_timm_folder(config, path) if config.kind == "timm" and path.is_dir() else config), None
     if fetched.kind != config.kind:
         raise ValueError(f"{path} holds {fetched.name}; set teacher.kind={fetched.kind}, it is {config.kind}")
     if config.architecture not in (None, fetched.architecture):
@@ -76,6 +81,20 @@ def resolve(config: TeacherConfig) -> tuple[TeacherConfig, FetchedWeights | None
     if fetched.kind == "open_clip":  # the folder says more than architecture and file: statistics and activation
         return replace(config, architecture=None), fetched
     return replace(config, checkpoint=str(fetched.file), architecture=fetched.architecture), fetched
+
+
+def _in_timm_folder(config: TeacherConfig, folder: Path) -> TeacherConfig:
+    """Return the configuration with file and architecture of one of timm's folders (`config.json` and weights)."""
+    if not (folder / "config.json").is_file():
+        return config
+    if config.architecture is not None:
+        raise ValueError(f"{folder} says itself what it holds; leave teacher.architecture={config.architecture} out")
+    if (folder / MASK_FILE).exists():
+        raise ValueError(
+            f"{folder} holds an encoder with an attention mask ({MASK_FILE}), which timm's models leave out; take a "
+            "teacher with full attention"
+        )
+    return replace(config, checkpoint=str(folder / "model.safetensors"), architecture=f"{TIMM_FOLDER}{folder}")
 
 
 def _architecture(config: TeacherConfig) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from arvis_scale.config import TeacherConfig
 from arvis_scale.hashing import sha256_of
 from arvis_scale.models.teachers.choice import resolve
+from arvis_scale.models.teachers.timm_teacher import TIMM_FOLDER
 
 
 def teacher_identity(config: TeacherConfig) -> dict[str, str | None]:
@@ -18,7 +19,10 @@ def teacher_identity(config: TeacherConfig) -> dict[str, str | None]:
     if config.kind == "pixels":
         return {"kind": config.kind, "checkpoint": None, "architecture": None}
     resolved, _ = resolve(config)
-    assert resolved.checkpoint is not None
+    assert resolved.checkpoint is not None and config.checkpoint is not None
+    if resolved.architecture is not None and resolved.architecture.startswith(TIMM_FOLDER):
+        # Its architecture is in the folder, whose place is nobody's identity.
+        return {"kind": config.kind, "checkpoint": _sha256(Path(config.checkpoint)), "architecture": None}
     return {
         "kind": resolved.kind,
         "checkpoint": _sha256(Path(resolved.checkpoint)),

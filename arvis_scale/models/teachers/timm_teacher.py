@@ -12,6 +12,9 @@ from arvis_scale.config import suggestion
 from arvis_scale.models.teachers.teacher import Teacher, TeacherShape, with_mean_token
 from arvis_scale.models.weight_files import check_fits, read_weights
 
+# How timm names an architecture that the `config.json` of a folder describes.
+TIMM_FOLDER = "local-dir:"
+
 
 class TimmTeacher(Teacher):
     """A timm VisionTransformer in inference mode: its class token and patch tokens after the final norm.
@@ -80,7 +83,7 @@ def _create(architecture: str) -> Any:
     from timm.models.vision_transformer import VisionTransformer
 
     name = architecture.partition(".")[0]
-    if not is_model(name):
+    if not architecture.startswith(TIMM_FOLDER) and not is_model(name):
         raise ValueError(f"timm knows no architecture {architecture!r}{suggestion(name, list_models())}")
     try:
         tower = timm.create_model(architecture, pretrained=False, num_classes=0)
