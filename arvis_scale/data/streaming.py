@@ -58,10 +58,11 @@ def streamed_batches(
     """Yield `num_batches` micro batches of one process: `images`, `sample_seeds`, `labels` (-1: `.cls` is no number).
 
     An image that does not decode raises `BadSample`; under `stream.skips` the next one takes its place, and the batch
-    carries `bad_samples`: counts by `faults.REASONS`. Fewer shards than `num_workers` a process leave workers out.
+    carries `bad_samples`: counts by `faults.REASONS`. A shard that cannot be opened or read is met by the same policy,
+    and counts once in a pass. Fewer shards than `num_workers` a process leave workers out.
 
-    Raises `ValueError` for fewer shards than processes, for a shard that cannot be opened, for shards without an image,
-    and, unless `stream.allow_unsafe_shards`, for pickled members (which are never unpickled).
+    Raises `ValueError` for fewer shards than processes, for shards without an image, and, unless
+    `stream.allow_unsafe_shards`, for pickled members (which are never unpickled).
     """
     if len(stream.urls) < world_size:
         raise ValueError(
@@ -114,7 +115,7 @@ class _Passes(IterableDataset[Any]):
             shards = shards[self._rank :: self._world_size][share::shares]
             pipeline = webdataset.DataPipeline(
                 webdataset.SimpleShardList(shards),
-                webdataset.tarfile_to_samples(),
+                webdataset.tarfile_to_samples(handler=lambda error: self._leave_out(error, bad)),
                 webdataset.shuffle(SHUFFLE_BUFFER, rng=draw),
             )
             per_shard: Counter[str] = Counter()
@@ -128,6 +129,14 @@ class _Passes(IterableDataset[Any]):
             if num_empty == MAX_EMPTY_PASSES or (num_empty and len(shards) == len(self._stream.urls)):
                 raise ValueError(f"{shards[0]}, and the other shards, hold no image that can be used; {ADD_AN_INDEX}")
 
+    def _leave_out(self, error: Exception, bad: npt.NDArray[np.int64]) -> bool:
+        """Count a shard that cannot be opened or read, under `skips`; webdataset goes on with the next one."""
+        if not self._stream.skips or not isinstance(error, (tarfile.TarError, OSError)):
+            raise error
+        bad[REASONS.index("missing_shard" if isinstance(error, FileNotFoundError) else "read_error")] += 1
+        _logger.warning("skipped in this pass: %s", _unreadable_shard(error))
+        return True
+
 
 @dataclass(frozen=True)
 class _View:
@@ -138,7 +147,8 @@ class _View:
 
 def _decode(stream: Stream, sample: dict[str, Any], number: int, bad: npt.NDArray[np.int64]) -> _View | None:
     """Return the view of a sample in pass `number`, None for one to leave out."""
-    shard, key = sample["__url__"], sample["__key__"]
+    # A name that is no UTF-8 comes with surrogates, which cannot be printed.
+    shard, key = sample["__url__"], sample["__key__"].encode(errors="surrogateescape").decode(errors="backslashreplace")
     pickled = next((extension for extension in PICKLED_EXTENSIONS if extension in sample), None)
     if pickled and not stream.allow_unsafe_shards:
         raise ValueError(f"{shard}: sample {key} has a pickled member .{pickled}")

@@ -58,6 +58,8 @@ def test_excluded_runs_are_left_out(runs):
         "exclude: [{preset: micro, seed: 1}, {optimizer.learning_rate: 6e-3, seed: 0}]"
     )
     assert list(found) == ["xtra-nano-uall-n640-s1"]
+    found = runs("axes: {preset: [nano, micro], seed: [0, 1, 2]}\nexclude: [{preset: [micro, mini], seed: [0, '2']}]")
+    assert list(found)[-1] == "xtra-micro-uall-n640-s1" and len(found) == 4
 
 
 @pytest.mark.parametrize(

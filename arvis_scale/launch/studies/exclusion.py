@@ -10,7 +10,7 @@ from arvis_scale.launch.studies.rules import is_same
 
 
 class Exclusion:
-    """Leaves out the runs that have all values of one entry, and refuses entries that cannot be meant so."""
+    """Leaves out the runs that have all values of one entry (of a list of values any), and refuses entries that cannot be meant so."""
 
     def __init__(self, entries: Sequence[Mapping[str, Any]], path: Path) -> None:
         self._entries = entries
@@ -43,4 +43,11 @@ class Exclusion:
 
 
 def _matches(entry: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    return all(is_same(value, values.get(key)) for key, value in entry.items())
+    return all(_is_met(given, values.get(key)) for key, given in entry.items())
+
+
+def _is_met(given: Any, value: Any) -> bool:
+    """Return whether `given` means `value`; a list of values for a key that holds no list means any of them."""
+    if isinstance(given, list) and not isinstance(value, list):
+        return any(is_same(option, value) for option in given)
+    return is_same(given, value)

@@ -10,8 +10,8 @@ axes:                           # every combination is a run
   unique_images: [100, 1000]
 points:                         # further runs, one by one
   - {objective: digpt, preset: micro, unique_images: 1000, parallel.processes: 2}
-exclude:                        # runs with all of these values are left out
-  - {objective: aim, preset: nano, unique_images: 1000}
+exclude:                        # runs with all of these values are left out; of a list with any
+  - {objective: aim, preset: nano, unique_images: [100, 1000]}
 tune:                           # of a combination's runs the one with the lowest val_loss is its point
   optimizer.learning_rate: [1e-3, 3e-3]
 rules:                          # keys that follow from another key's value
