@@ -71,6 +71,8 @@ def report_submission(folder: Path, submission: Submission) -> None:
     if not submission.waited:
         numbers = ", ".join(sorted({job.partition("_")[0] for job in submission.jobs.values()}, key=int))
         console.print(f"{len(submission.jobs)} runs submitted" + (f" as Slurm jobs {numbers}" if numbers else ""))
+        if submission.report_job:
+            console.print(f"the report follows as job {submission.report_job}")
 
 
 def _confirm_changes(study: Study, *, yes: bool) -> None:

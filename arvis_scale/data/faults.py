@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-# read_error     the disk or server gives an error, also when asked again
+# read_error     the disk or server gives an error, also when asked again; of a stream: a shard cannot be read on
 # missing_shard  there is no file where the index says
 # wrong_index    the index places the sample outside its shard
 # cut            the shard ends before the sample does

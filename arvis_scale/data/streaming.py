@@ -130,12 +130,16 @@ class _Passes(IterableDataset[Any]):
                 raise ValueError(f"{shards[0]}, and the other shards, hold no image that can be used; {ADD_AN_INDEX}")
 
     def _leave_out(self, error: Exception, bad: npt.NDArray[np.int64]) -> bool:
-        """Count a shard that cannot be opened or read, under `skips`; webdataset goes on with the next one."""
+        """Count a shard that cannot be opened or read on, under `skips`; webdataset goes on with the next one.
+
+        Returns what webdataset asks its handler: whether to go on. It adds the shard's address to all errors but those
+        inside a tar, where an end is that of the shard, and not of the pass.
+        """
         if not self._stream.skips or not isinstance(error, (tarfile.TarError, OSError)):
             raise error
         bad[REASONS.index("missing_shard" if isinstance(error, FileNotFoundError) else "read_error")] += 1
         _logger.warning("skipped in this pass: %s", _unreadable_shard(error))
-        return True
+        return error.args[-1] in self._stream.urls
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from arvis_scale.engine.run_folder import STALE_AFTER_SECONDS, RunFolder, Status
 
 _logger = logging.getLogger(__name__)
 
+# What a network disk answers that keeps no locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
 
 @contextmanager
 def recorded_status(
@@ -104,7 +107,7 @@ def _lock_where_possible(file: IO[str]) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+        if error.errno not in NO_LOCKS:
             raise
 
 

@@ -52,7 +52,7 @@ class RunLog:
         open_files: dict[Path, _Tail] = {}
         while True:
             # Looked at before the files: what a run writes last is there when it is over.
-            is_over = next(run for run in watch.look().runs if run.name == self._name).is_over
+            is_over = watch.look().is_run_over(self._name)
             for prefix, file in _prefixed(log_files(self._folder, self._job)):
                 tail = open_files.setdefault(file, _Tail(file))
                 yield from (prefix + line for line in tail.new_lines())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import socket
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-# What a network disk answers that keeps no locks.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+from arvis_scale.engine.heartbeat import NO_LOCKS
+
 # Whoever looks whether a lock is held has it for a moment.
 _PATIENCE_SECONDS = 1.0
 _POLL_SECONDS = 0.05
@@ -69,6 +68,6 @@ def _lock(file: IO[str], kind: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
     return True

@@ -93,6 +93,12 @@ class StudyStatus:
         """Whether nothing more happens to any run by itself."""
         return self.is_idle if self.executor != "slurm" else all(run.is_over for run in self.runs)
 
+    def is_run_over(self, name: str) -> bool:
+        """Whether nothing more happens to the run by itself; a failed one is tried again while its local job lives."""
+        run = next(run for run in self.runs if run.name == name)
+        may_retry = run.state == "failed" and self.executor != "slurm" and not self.is_idle
+        return run.is_over and not may_retry
+
     def to_json(self) -> dict[str, Any]:
         """Return what `sweep status --json` prints."""
         return {
