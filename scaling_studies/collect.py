@@ -92,7 +92,7 @@ def _choose(rows: list[dict[str, object]]) -> None:
         if row["cell"] is not None and isinstance(loss, (int, float)):
             best[row["cell"]] = min(best.get(row["cell"], (math.inf, None)), (loss, row["name"]), key=lambda it: it[0])
     for row in rows:
-        if row.get("value") is not None:
+        if row.get("value") is not None or row.get("val_loss") is not None:
             row["chosen"] = row["cell"] is None or best.get(row["cell"], (0, None))[1] == row["name"]
 
 
@@ -171,7 +171,12 @@ def _measurement(result_file: Path) -> dict[str, object]:
 
 
 def _errors(result_file: Path, probes: object) -> dict[str, object]:
-    """The linear probe's error with its 95% interval, and the errors of the other probes that were made."""
+    """The linear probe's error with its 95% interval, and the errors of the other probes that were made.
+
+    A run without probes, as tuning wants them, has a row without a value.
+    """
+    if probes == {}:
+        return {"reason": "not probed"}
     if not isinstance(probes, dict) or "linear" not in probes:
         raise ValueError(f"{result_file}, key probes.linear: expected an object; run `arvis-scale probe` on this run")
     value, low, high, num_test = _probe(result_file, "linear", probes["linear"])

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from scaling_studies import commands
 from scaling_studies.cli import app
 from scaling_studies.collect import collect
+from scaling_studies.points import read_points
 
 Result = Callable[..., dict[str, Any]]
 WriteRun = Callable[..., Path]
@@ -113,6 +114,23 @@ def test_curves_are_fitted_to_either_probe_of_a_study_with_references_and_failed
     assert exponents == {"value": pytest.approx(-0.2, abs=0.01), "error_attentive": pytest.approx(-0.3, abs=0.01)}
 
 
+def test_runs_from_streams_make_a_study_over_samples_seen_with_figures_and_a_report(
+    tmp_path: Path, result: Result, write_run: WriteRun
+) -> None:
+    for seen in (1_000, 3_000, 10_000, 30_000):
+        content = result(f"s{seen}", round(10_000 * (1 - seen**-0.2)), 10_000, samples_seen=seen, unique_images=None)
+        write_run(tmp_path, content["name"], "completed", content)
+    points = read_points(commands.collect(tmp_path))
+    assert set(points["status"]) == {"completed"}
+    assert points["unique_images"].isna().all()
+    fits = json.loads(commands.fit(tmp_path).read_text())
+    curves = {curve["x"]: curve["status"] for curve in fits["curves"]}
+    assert curves == {"samples_seen": "fitted", "params_encoder": "refused"}
+    assert "an unknown number of unique images" in commands.report(tmp_path).read_text()
+    assert "an unknown number of unique images" in (tmp_path / "figures" / "error_vs_samples_seen.svg").read_text()
+    assert not (tmp_path / "figures" / "error_vs_unique_images.svg").exists()
+
+
 def without(content: dict[str, Any], *keys: str) -> str:
     return json.dumps({key: value for key, value in content.items() if key not in keys})
 
@@ -132,7 +150,7 @@ def other_probe(content: dict[str, Any], attentive: object) -> str:
         (lambda content: "[]", "not a JSON object"),
         (lambda content: json.dumps(content | {"schema_version": 2}), "schema_version 2"),
         (lambda content: without(content, "seed", "preset"), "lacks the keys preset, seed"),
-        (lambda content: json.dumps(content | {"probes": {}}), "key probes.linear"),
+        (lambda content: json.dumps(content | {"probes": {"knn": {}}}), "key probes.linear"),
         (lambda content: probe(content, correct=2_000), "2000 of 1000 is no count"),
         (lambda content: probe(content, correct=799.5), "799.5 of 1000 is no count"),
         (lambda content: probe(content, accuracy="high"), "'high' is not a number"),
@@ -204,6 +222,18 @@ def test_of_a_tune_cell_the_run_of_lowest_val_loss_is_chosen(
         "alone": True,
     }
     assert points["cell"].dropna().to_dict() == {"a-1": "a", "a-2": "a", "a-3": "a", "b-1": "b", "b-2": "b"}
+
+
+def test_runs_without_probes_are_rows_without_a_value_that_tuning_can_choose_from(
+    tmp_path: Path, result: Result, write_run: WriteRun
+) -> None:
+    for name, loss in (("a-1", 0.5), ("a-2", 0.4)):
+        write_run(tmp_path, name, "completed", result(name, val_loss=loss) | {"probes": {}, "probe_data": None})
+    write_sweep(tmp_path, {"keys": ["optimizer.learning_rate"], "by": "val_loss"}, {"a-1": "a", "a-2": "a"})
+    points = collect(tmp_path).set_index("name")
+    assert points["status"].tolist() == ["completed"] * 2 and points["reason"].tolist() == ["not probed"] * 2
+    assert points["value"].isna().all() and points["val_loss"].tolist() == [0.5, 0.4]
+    assert points["chosen"].tolist() == [False, True]
 
 
 def test_another_rule_than_val_loss_is_refused(tmp_path: Path, result: Result, write_run: WriteRun) -> None:

@@ -10,7 +10,7 @@ from arvis_scale.launch.studies.rules import is_same
 
 
 class Exclusion:
-    """Leaves out the runs that have all values of one entry (of a list of values any), and refuses entries that cannot be meant so."""
+    """Leaves out the runs that have all values of one entry, of a list any; refuses entries that cannot be meant so."""
 
     def __init__(self, entries: Sequence[Mapping[str, Any]], path: Path) -> None:
         self._entries = entries
