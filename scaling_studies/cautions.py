@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from scaling_studies.law_fit import LawFit
 
-# A Birge ratio below this is as well explained by chance, and from so many degrees of freedom on it is well known.
+# A Birge ratio below this is as well explained by chance, and from more degrees of freedom than these it is well known.
 _NOTICEABLE_SCATTER = 1.5
 _MANY_DEGREES_OF_FREEDOM = 10
 # From fewer degrees of freedom an interval is wide because the noise is hardly known, not because it is large.
@@ -27,16 +27,12 @@ def cautions(fit: LawFit, method: str | None) -> list[str]:
 
 
 def _scatter(fit: LawFit) -> str | None:
-    """Extra scatter is itself poorly known from a few points.
-
-    Simulated with a scatter of 2.4 standard errors, the 95% band of a fit with 1 degree of freedom covers the truth
-    in 77% and one with 5 in 85% of cases; without extra scatter it is 95% or more.
-    """
+    """Extra scatter is itself poorly known from a few points, which intervals only allow for by a prior."""
     if not fit.birge_ratio >= _NOTICEABLE_SCATTER or fit.degrees_of_freedom > _MANY_DEGREES_OF_FREEDOM:
         return None
     return (
         f"the points scatter {fit.birge_ratio:.2g} times as much as their standard errors, judged from "
-        f"{_degrees(fit)} of freedom: the intervals may be too narrow, more seeds would tell"
+        f"{_degrees(fit)} of freedom: how wide the intervals should be is known roughly, more seeds would tell"
     )
 
 

@@ -61,7 +61,9 @@ def fit(
     path: Annotated[Path, typer.Argument(metavar="DIR|TABLE", help="study folder, or a table", show_default=False)],
     law: Law = "m2",
     x: Annotated[str | None, typer.Option("--x", help="of a table: column(s) of x", show_default=False)] = None,
-    y: Annotated[str | None, typer.Option("--y", help="of a table: column of y", show_default=False)] = None,
+    y: Annotated[
+        str | None, typer.Option("--y", help="column of y; of a study error, error_attentive or error_knn")
+    ] = None,
     column: Columns = None,
     where: Where = None,
     sigma: Sigma = None,
@@ -79,9 +81,9 @@ def fit(
     from scaling_studies import commands, table_commands
 
     if path.is_dir():
-        if any((x, y, column, where, sigma, fixed, num_breaks, scale, intervals, as_json)) or level != 0.95:
-            raise ValueError(f"{path} is a study folder: --law is the only option that it takes")
-        console.print(str(commands.fit(path, law)))
+        if any((x, column, where, sigma, fixed, num_breaks, scale, intervals, as_json)) or level != 0.95:
+            raise ValueError(f"{path} is a study folder: --law and --y are the only options that it takes")
+        console.print(str(commands.fit(path, law, y or "error")))
         return
     if x is None or y is None:
         raise ValueError(f"{path} is no study folder; for a table say --x and --y, its columns")

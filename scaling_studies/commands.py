@@ -11,7 +11,7 @@ import pandas as pd
 from arvis_scale.atomic import read_json, write_json
 from scaling_studies import collect as collecting
 from scaling_studies.figures import save_figures
-from scaling_studies.points import missing_runs, read_points, write_points
+from scaling_studies.points import of_metric, read_points, write_points
 from scaling_studies.report import write_report
 from scaling_studies.study import FITS_SCHEMA, LAW, fit_study
 
@@ -23,28 +23,21 @@ def collect(study_dir: Path) -> Path:
     return path
 
 
-def fit(study_dir: Path, law: str = LAW) -> Path:
-    """Write STUDY/fits.json, all curves fitted with `law`, from points.csv; returns its path."""
+def fit(study_dir: Path, law: str = LAW, y: str = "error") -> Path:
+    """Write STUDY/fits.json, all curves of the errors `y` fitted with `law`, from points.csv; returns its path."""
     path, points = study_dir / "fits.json", _points(study_dir)
-    write_json(path, fit_study(points, law) | {"points_sha256": _sha256(points)})
+    write_json(path, fit_study(points, law, y) | {"points_sha256": _sha256(points)})
     return path
 
 
 def plot(study_dir: Path) -> list[Path]:
     """Write STUDY/figures/ from points.csv and fits.json; returns the paths of the figures."""
-    points = _points(study_dir)
-    return save_figures(points, _fits(study_dir, points), study_dir / "figures")
+    return save_figures(*_fitted(study_dir), study_dir / "figures")
 
 
 def report(study_dir: Path) -> Path:
-    """Write STUDY/report.html, and report.md with figures/ beside it; returns the path of the page."""
-    points = _points(study_dir)
-    return write_report(study_dir, points, _fits(study_dir, points))[0]
-
-
-def unmeasured(study_dir: Path) -> list[str]:
-    """One phrase per run of points.csv without a value: its name, its status and why."""
-    return missing_runs(_points(study_dir))
+    """Write STUDY/report.html, and report.md beside it, with what `plot` drew or would; returns the page's path."""
+    return write_report(study_dir, *_fitted(study_dir))[0]
 
 
 def _points(study_dir: Path) -> pd.DataFrame:
@@ -52,13 +45,14 @@ def _points(study_dir: Path) -> pd.DataFrame:
     return read_points(study_dir / "points.csv")
 
 
-def _fits(study_dir: Path, points: pd.DataFrame) -> dict[str, Any]:
-    file = study_dir / "fits.json"
+def _fitted(study_dir: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The points, with the errors that were fitted as their value, and the fits."""
+    points, file = _points(study_dir), study_dir / "fits.json"
     _need(file, "fit")
     fits = read_json(file, newest_schema=FITS_SCHEMA)
     if fits.get("points_sha256") != _sha256(points):
         raise ValueError(f"{file} was fitted to other points: run `arvis-scale study fit {study_dir}` again")
-    return fits
+    return of_metric(points, fits["metric"]), fits
 
 
 def _sha256(points: pd.DataFrame) -> str:

@@ -18,13 +18,14 @@ class Curve:
     """Points of one objective along one axis.
 
     `x` is the axis' column. `preset` is the model size of a curve over images, `None` along encoder parameters.
-    `held` are the columns that are the same at every point. `notes` say what a reader must know about the choice.
+    `held` are the columns that are the same at every point; `None` for the unique images of runs from streams, whose
+    number nobody knows. `notes` say what a reader must know about the choice.
     """
 
     objective: str
     preset: str | None
     x: str
-    held: dict[str, int]
+    held: dict[str, int | None]
     points: pd.DataFrame
     notes: list[str] = field(default_factory=list)
 
@@ -63,8 +64,9 @@ def fit_table(rows: pd.DataFrame, *x: str) -> pd.DataFrame:
 
 
 def curves_over_unique_images(points: pd.DataFrame, num_needed: int) -> list[Curve]:
-    """One curve per objective and preset, sorted by objective and encoder size."""
+    """One curve per objective and preset, sorted by objective and encoder size; runs from streams are on none."""
     trained = _trained(points)
+    trained = trained[trained["unique_images"].notna()]
     curves = []
     for (objective, preset), rows in trained.groupby(["objective", "preset"], sort=True):
         curves.append(_at_one_samples_seen(str(objective), str(preset), "unique_images", {}, rows, num_needed))
@@ -78,10 +80,8 @@ def curves_over_samples_seen(points: pd.DataFrame, num_needed: int) -> list[Curv
     """
     curves = []
     for (objective, preset), rows in _trained(points).groupby(["objective", "preset"], sort=True):
-        unique_images = _largest_with_enough(rows, "unique_images", "samples_seen", num_needed)
-        at = rows[rows["unique_images"] == unique_images]
+        at, held = _at_largest_set(rows, "samples_seen", num_needed)
         if at["samples_seen"].nunique() > 1:
-            held = {"unique_images": unique_images}
             notes = _repeats(at, "samples_seen")
             curves.append(Curve(str(objective), str(preset), "samples_seen", held, at, notes))
     return sorted(curves, key=lambda curve: (curve.objective, curve.points["params_encoder"].min(), curve.preset))
@@ -91,9 +91,7 @@ def curves_over_params(points: pd.DataFrame, num_needed: int) -> list[Curve]:
     """One curve per objective, at the largest number of unique images at which it has enough model sizes."""
     curves = []
     for objective, rows in _trained(points).groupby("objective", sort=True):
-        unique_images = _largest_with_enough(rows, "unique_images", "params_encoder", num_needed)
-        at = rows[rows["unique_images"] == unique_images]
-        held = {"unique_images": unique_images}
+        at, held = _at_largest_set(rows, "params_encoder", num_needed)
         curves.append(_at_one_samples_seen(str(objective), None, "params_encoder", held, at, num_needed))
     return curves
 
@@ -109,8 +107,18 @@ def _trained(points: pd.DataFrame) -> pd.DataFrame:
     return trained
 
 
+def _at_largest_set(rows: pd.DataFrame, x: str, num_needed: int) -> tuple[pd.DataFrame, dict[str, int | None]]:
+    """The rows at the largest number of unique images that was measured at enough x, and that number as `held`.
+
+    Runs from streams are a set of their own, which is taken where no known number was measured at enough.
+    """
+    unique_images = rows["unique_images"].fillna(0)
+    largest = _largest_with_enough(rows.assign(unique_images=unique_images), "unique_images", x, num_needed)
+    return rows[unique_images == largest], {"unique_images": largest or None}
+
+
 def _at_one_samples_seen(
-    objective: str, preset: str | None, x: str, held: dict[str, int], rows: pd.DataFrame, num_needed: int
+    objective: str, preset: str | None, x: str, held: dict[str, int | None], rows: pd.DataFrame, num_needed: int
 ) -> Curve:
     """The curve through `rows` at one number of samples seen, the largest that was measured at enough x.
 

@@ -141,7 +141,8 @@ def _check_spread(
     """Constant columns, one size only, and a y that goes the wrong way."""
     for column, row in zip(x_names, x, strict=True):
         if np.ptp(row) == 0:
-            raise ValueError(f"column {column} is {row[0]:g} in all {len(row)} rows: one size only makes no curve")
+            rows = f"all {len(row)} rows" if len(row) > 1 else "the only row"
+            raise ValueError(f"column {column} is {row[0]:g} in {rows}: one size only makes no curve")
     if np.ptp(values) == 0:
         raise ValueError(f"column {name} is {values[0]:g} in all {len(values)} rows: a constant column has no curve")
     if len(values) < 4 or (noise is not None and np.ptp(values) < _BEYOND_NOISE * noise.max()):

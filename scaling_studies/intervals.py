@@ -5,6 +5,11 @@ The noise is taken from the residuals. For least squares a profile's threshold i
 1981, chapter 7). A few residuals tell the deviation of the noise only roughly: every bootstrap sample draws its own,
 from the scaled inverse chi2 distribution, so that for a linear model the samples have Student's t too (Gelman et al.,
 Bayesian Data Analysis, section 14.2).
+
+Where there are standard errors, they are right or too small, and a few residuals tell which only roughly: every sample
+draws how many times too small (`_scatter`). As a plug-in the Birge ratio, their most likely factor, would take the
+noise for known: simulated with 2.4 times the errors and 1 degree of freedom, 95% intervals held the truth in 78% of
+cases. Drawn they do in 94%, with 2 and 5 degrees of freedom in 92%; where the errors are right in 96% or more.
 """
 
 from __future__ import annotations
@@ -27,6 +32,9 @@ METHODS = ("cases", "residuals", "runs", "noise")
 _REACH = np.array([0.4, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0])
 _REFINEMENTS = 3
 _LEAST_EIGENVALUE = 1e-12
+# How many times the Birge ratio standard errors may be too small, and in how many steps that is drawn.
+_LARGEST_SCATTER = 10.0
+_SCATTER_STEPS = 400
 # A scale known only to this factor either way is not determined.
 _POORLY_KNOWN = 10.0
 # A law with more starts is refitted to a sample from the minima of the data alone.
@@ -60,9 +68,9 @@ def bootstrap(
     Of a law with few starts, every sample also has the best of them: where the data are flat and their minimum is a
     bound, a sample that is not would never leave it.
 
-    `noise` draws normal errors around the fit, of deviation `sigma` (`n`) or else of that of the residuals, as well as
-    they tell it. `residuals` draws those themselves, centred and enlarged likewise. `cases` draws rows with
-    replacement, `runs` whole runs (rows with one label).
+    `noise` draws normal errors around the fit, of the standard errors `sigma` (`n`) or more where the residuals say so,
+    without them of the deviation of the residuals, as well as they tell it. `residuals` draws those themselves, centred
+    and enlarged likewise. `cases` draws rows with replacement, `runs` whole runs (rows with one label).
     """
     if method == "profile":
         raise ValueError(f"a profile gives intervals of parameters only: of anything else say {', '.join(METHODS)}")
@@ -131,12 +139,13 @@ def _renewed(
 ) -> Problem:
     """New y around the fit for every sample."""
     fitted = problem.form.value(problem.x, theta[None])[0]
-    shape = (num_samples, len(fitted))
+    shape, free = (num_samples, len(fitted)), len(fitted) - num_free
     if method == "noise" and sigma is not None:
-        return replace(problem, target=fitted + sigma * rng.standard_normal(shape))
+        chi2 = float(np.sum(((problem.target - fitted) / sigma) ** 2))
+        scatter = _scatter(chi2, free, num_samples, rng)[:, None]
+        return replace(problem, target=fitted + scatter * sigma * rng.standard_normal(shape))
     root = np.sqrt(problem.weight)
     residual = (problem.target - fitted) * root
-    free = len(fitted) - num_free
     # The deviation times sqrt(df / chi2 of df): what the residuals leave open about it.
     enlarged = np.sqrt(free / rng.chisquare(free, size=(num_samples, 1)))
     if method == "noise":
@@ -144,6 +153,20 @@ def _renewed(
     else:
         drawn = ((residual - residual.mean()) * np.sqrt(len(fitted) / free))[rng.integers(len(fitted), size=shape)]
     return replace(problem, target=fitted + enlarged * drawn / root)
+
+
+def _scatter(chi2: float, free: int, num_samples: int, rng: np.random.Generator) -> Array:
+    """Draws (`S`) of how many times its standard errors the noise is, given `chi2` of `free` degrees of freedom.
+
+    Half of the prior is on 1, where the errors are right; the other half is uniform in the logarithm from there up,
+    which alone would give Student's t.
+    """
+    largest = _LARGEST_SCATTER * max(1.0, np.sqrt(chi2 / free))
+    factors = np.append(1.0, np.geomspace(1.0, largest, _SCATTER_STEPS))
+    prior = np.append(1.0, np.full(_SCATTER_STEPS, 1 / _SCATTER_STEPS))
+    log_likelihood = -free * np.log(factors) - chi2 / 2 / factors**2
+    weight = prior * np.exp(log_likelihood - log_likelihood.max())
+    return rng.choice(factors, size=num_samples, p=weight / weight.sum())
 
 
 def _resampled(problem: Problem, labels: NDArray[np.generic], num_samples: int, rng: np.random.Generator) -> Problem:

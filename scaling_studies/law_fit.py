@@ -8,8 +8,8 @@ Intervals of least squares come from a parametric bootstrap that draws new noise
 from its profile; of a Huber loss from resampled rows. Rows of one run (column `run` or `name`) are resampled together.
 
 With standard errors (`sigma`) points weigh by them and the noise is drawn from them. Where the points scatter more than
-their standard errors explain, all of them are enlarged by the Birge ratio `max(1, sqrt(chi2 / degrees of freedom))`
-(Birge, Phys. Rev. 40, 1932; used by the Particle Data Group for the same purpose).
+they explain, by the Birge ratio `max(1, sqrt(chi2 / degrees of freedom))` (Birge, Phys. Rev. 40, 1932; used by the
+Particle Data Group), all of them are enlarged, by as much as the residuals can tell (see `intervals`).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class LawFit:
 
     @property
     def birge_ratio(self) -> float:
-        """By how much the standard errors are enlarged, at least 1; NaN without `sigma`."""
+        """How many times their standard errors the points scatter, at least 1; NaN without `sigma`."""
         return float(np.maximum(1.0, np.sqrt(self.chi2 / self.degrees_of_freedom)))
 
     @property
@@ -137,7 +137,7 @@ class LawFit:
 
     def samples(self, method: str | None = None, num_samples: int = intervals.NUM_SAMPLES) -> intervals.Samples:
         """Bootstrap samples: `noise`, `residuals`, `cases` or `runs` (see `intervals.bootstrap`)."""
-        sigma, method = self.data.sigma, method or self.default_method
+        method = method or self.default_method
         if (method, num_samples) not in self._samples:
             self._samples[method, num_samples] = intervals.bootstrap(
                 self.problem,
@@ -147,7 +147,7 @@ class LawFit:
                 method,
                 num_samples,
                 self.seed,
-                None if sigma is None else sigma * self.birge_ratio,
+                self.data.sigma,
             )
         return self._samples[method, num_samples]
 

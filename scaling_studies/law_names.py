@@ -46,8 +46,3 @@ def num_parameters(name: str) -> int:
     """How many parameters the law has, those held by default included."""
     num_variables = len(law_class(name).variables)
     return len(law_for_data(name, np.full((num_variables, 2), [1.0, 2.0]), np.array([0.5, 0.4])).parameters)
-
-
-def variable_names(name: str) -> tuple[str, ...]:
-    """What the law calls its variables: `("x",)`, `("N", "D")` or `("N", "D", "U")`."""
-    return law_class(name).variables

@@ -139,5 +139,6 @@ def _differences(curve_1: Curve, curve_2: Curve) -> list[str]:
         found.append(f"samples_seen differ: {curve_1.objective} {spans[0]}, {curve_2.objective} {spans[1]}")
     images = [curve.held.get("unique_images") for curve in (curve_1, curve_2)]
     if images[0] != images[1]:
-        found.append(f"unique_images differ: {curve_1.objective} {images[0]:,}, {curve_2.objective} {images[1]:,}")
+        first, second = ("unknown" if number is None else f"{number:,}" for number in images)
+        found.append(f"unique_images differ: {curve_1.objective} {first}, {curve_2.objective} {second}")
     return found

@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from arvis_scale.atomic import whole_file
 
 METRIC = "linear_probe_error"
+# Columns of errors that curves can be made of, and what they measure; `error` is `value`.
+METRICS = {"error": METRIC, "error_attentive": "attentive_probe_error", "error_knn": "knn_probe_error"}
 IMPORTED = "imported"
 KINDS = ("trained", "untrained", "raw_pixels", IMPORTED)
 _DTYPES: dict[str, Any] = {"text": object, "count": "Int64", "number": float, "fraction": float, "flag": "boolean"}
+# Standard errors to either end of a 95% interval.
+_Z = 1.959964
 STATUSES = ("pending", "running", "preempted", "completed", "failed", "invalid")
 
 
@@ -39,13 +44,16 @@ class Column:
 COLUMNS = (
     Column("name", "text", "always", "the run's folder name, unique in the study"),
     Column("kind", "text", "measured", "trained, untrained (same encoder, random weights), raw_pixels or imported"),
-    Column(
-        "objective", "text", "measured", "pretraining method: the run's `method`, or else its objective; or raw_pixels"
-    ),
+    Column("objective", "text", "measured", "pretraining method: the run's `method` or else its objective; raw_pixels"),
     Column("preset", "text", "encoder", "model size by name; blank for raw pixels"),
     Column("params_encoder", "count", "ours", "parameters of the encoder that is probed"),
     Column("params_total", "count", "ours", "parameters that are trained, heads and predictors included"),
-    Column("unique_images", "count", "ours", "different images in the pretraining set; 0 for references"),
+    Column(
+        "unique_images",
+        "count",
+        "never",
+        "different images in the pretraining set; 0 for references, blank where the run had a stream of unknown length",
+    ),
     Column("samples_seen", "count", "ours", "images shown in pretraining, repeats counted; 0 for references"),
     Column("train_flops", "number", "ours", "floating point operations of pretraining"),
     Column("train_loss", "number", "never", "last training loss"),
@@ -118,6 +126,24 @@ def chosen(points: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["kind"] != IMPORTED) & rows["chosen"].fillna(True).astype(bool)]
 
 
+def of_metric(points: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The table with `metric` (of `METRICS`) as its `value`, and the 95% Wilson interval of it.
+
+    All probes of a run are made on the same `num_test` images. A run without that probe is one without a value.
+    """
+    if metric == METRIC:
+        return points
+    (column,) = (name for name, measures in METRICS.items() if measures == metric)
+    error, count = (points[name].astype(float).to_numpy() for name in (column, "num_test"))
+    center, root = error + _Z**2 / (2 * count), _Z * np.sqrt(error * (1 - error) / count + (_Z / (2 * count)) ** 2)
+    low, high = (np.clip((center + side * root) / (1 + _Z**2 / count), 0.0, 1.0) for side in (-1, 1))
+    found = points.assign(
+        metric=metric, value=error, value_low=np.minimum(low, error), value_high=np.maximum(high, error)
+    )
+    without = points["value"].notna() & np.isnan(error)
+    return found.assign(reason=points["reason"].where(~without, f"no {column}"))
+
+
 def missing_runs(points: pd.DataFrame) -> list[str]:
     """One phrase per run without a value: its name, its status and why."""
     rows = points[points["value"].isna()]
@@ -186,7 +212,7 @@ def _present(cell: object) -> bool:
 
 
 def _check_rules(points: pd.DataFrame, source: str) -> None:
-    """Rules between cells: unique names, known words, and a pretrained row has images."""
+    """Rules between cells: unique names, known words, and a pretrained row has images; of a stream nobody knows."""
     repeated = points["name"][points["name"].duplicated()]
     if len(repeated):
         raise ValueError(f"{source}, row {repeated.index[0] + 1}, column name: {repeated.iloc[0]!r} is there twice")
@@ -209,5 +235,5 @@ def _check_rules(points: pd.DataFrame, source: str) -> None:
         if not row["value_low"] <= row["value"] <= row["value_high"]:
             raise ValueError(f"{where} value: {row['value']} is outside {row['value_low']} to {row['value_high']}")
         for column in ("unique_images", "samples_seen"):
-            if row["kind"] == "trained" and row[column] < 1:
+            if row["kind"] == "trained" and not pd.isna(row[column]) and row[column] < 1:
                 raise ValueError(f"{where} {column}: a trained run has at least 1, got {row[column]}")

@@ -6,7 +6,12 @@ import math
 from typing import Any
 
 METHOD_NAMES = {"xtra": "XTRA", "digpt": "D-iGPT", "aim": "AIM", "igpt": "iGPT", "mae": "MAE"}
-_UNITS = {
+METRIC_NAMES = {
+    "linear_probe_error": "linear-probe error",
+    "attentive_probe_error": "attentive-probe error",
+    "knn_probe_error": "kNN-probe error",
+}
+UNITS = {
     "unique_images": "unique images",
     "samples_seen": "samples seen",
     "params_encoder": "encoder parameters",
@@ -63,13 +68,14 @@ def ratio_interval(low: float | None, high: float | None) -> str:
     return f"95% interval {times(low)} to {times(high)}"
 
 
-def efficiency_statement(row: dict[str, Any]) -> str:
-    """One row of the efficiency table of fits.json as a sentence."""
+def efficiency_statement(row: dict[str, Any], metric: str = "linear_probe_error") -> str:
+    """One row of the efficiency table of fits.json, whose errors are of `metric`, as a sentence."""
     first, second = method_name(row["method_1"]), method_name(row["method_2"])
-    unit = _UNITS[row["x"]]
+    unit = UNITS[row["x"]]
     if row["status"] != "measured":
         return f"{first} against {second} in {unit}{_setting(row)}: {row['reason']}.{_notes(row)}"
-    at = f"At a linear-probe error of {percent(row['quality'])} ({_where(row['at'])}){_setting(row)}"
+    article = "an" if METRIC_NAMES[metric].startswith("a") else "a"
+    at = f"At {article} {METRIC_NAMES[metric]} of {percent(row['quality'])} ({_where(row['at'])}){_setting(row)}"
     return f"{at}, {ratio_sentence(first, second, unit, row)}{_notes(row)}"
 
 
@@ -93,7 +99,7 @@ def ratio_sentence(first: str, second: str, unit: str, row: dict[str, Any]) -> s
 def prediction_statement(row: dict[str, Any]) -> str:
     """One row of the predictions of fits.json as a sentence."""
     who, quality = f"{method_name(row['objective'])}{_setting(row)}", percent(row["quality"])
-    places = [f"{count(value)} {_UNITS.get(name, name)}" for name, value in row["at"].items()]
+    places = [f"{count(value)} {UNITS.get(name, name)}" for name, value in row["at"].items()]
     if row["kind"] == "needed":
         ends = [end if end is None else count(end) for end in (row["low"], row["high"])]
         sentence = f"{who} needs {places[0]} for an error of {quality} ({_ends(*ends)})"

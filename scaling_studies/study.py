@@ -5,12 +5,12 @@ null, where an end is open or nothing is known.
 
 - `curves`: per objective and preset over unique images, and over samples seen where they vary; per objective over
   encoder parameters. `status` is `fitted`, or `refused` with a `reason`. All have `objective, preset, x, held,
-  samples_seen, num_encoder_params, runs, notes`; fitted ones also `law` (name, title, formula, source), `params`
-  (value, low, high, unit, meaning, undetermined), `chi2, degrees_of_freedom, birge_ratio, num_starts,
-  num_starts_converged, num_samples, num_samples_converged, x_range`, `line` and `ahead` (the law inside the data and to
-  twice its largest x, each with its band; `ahead.warning` unless that was validated), `residuals` (per run) and
-  `extrapolation` (the test, or null: `variable` upward to `reach` times the fitted data was scored; `validated` is that
-  factor, 1 where the law missed);
+  samples_seen, num_encoder_params, runs, notes` (`held.unique_images` is null for runs from streams); fitted ones also
+  `law` (name, title, formula, source), `params` (value, low, high, unit, meaning, undetermined), `chi2,
+  degrees_of_freedom, birge_ratio, num_starts, num_starts_converged, num_samples, num_samples_converged, x_range`,
+  `line` and `ahead` (the law inside the data and to twice its largest x, each with its band; `ahead.warning` unless
+  that was validated), `residuals` (per run) and `extrapolation` (the test, or null: `variable` upward to `reach` times
+  the fitted data was scored; `validated` is that factor, 1 where the law missed);
 - `law_ranking`: per curve that was fitted, every law of errors, the best extrapolation first, with `reason` for those
   that could not be fitted or tested;
 - `surface`: per objective the parametric law over encoder parameters and D (`x` says which), its residuals, a `grid` of
@@ -38,7 +38,7 @@ from scaling_studies.extent import ScoredReach
 from scaling_studies.intervals import NUM_SAMPLES
 from scaling_studies.law_names import num_parameters
 from scaling_studies.pair_documents import compute_rows, crossing_rows, efficiency_curve, efficiency_rows, pairs
-from scaling_studies.points import METRIC, chosen
+from scaling_studies.points import METRICS, chosen, of_metric
 from scaling_studies.references import missing_references, references, shortfalls
 from scaling_studies.statements import method_order
 from scaling_studies.surface_documents import (
@@ -54,16 +54,22 @@ LAW = "m2"
 CONFIDENCE = 0.95
 
 
-def fit_study(points: pd.DataFrame, law: str = LAW) -> dict[str, Any]:
+def fit_study(points: pd.DataFrame, law: str = LAW, y: str = "error") -> dict[str, Any]:
     """Fit all curves of a study with `law`; see the module's docstring for the document.
+
+    `y` is the column of errors: `error`, that of the linear probe, or another of `points.METRICS`.
 
     Raises `ValueError` when no trained run has a value, when the probes were made on different data, and for a law that
     is none of errors in one variable.
     """
     if law not in ERROR_LAWS:
         raise ValueError(f"law {law!r} is none of {', '.join(ERROR_LAWS)}, the laws of errors in one variable")
+    if y not in METRICS:
+        raise ValueError(f"y {y!r} is none of {', '.join(METRICS)}, the columns of errors of a study")
+    points = of_metric(points, METRICS[y])
     if not (chosen(points)["kind"] == "trained").any():
-        raise ValueError("no trained run has a result yet: nothing to fit; see column status of the points")
+        probe = "" if y == "error" else f" with {y} (probe_data.kinds, arvis-scale probe --kind)"
+        raise ValueError(f"no trained run has a result yet{probe}: nothing to fit; see column status of the points")
     fitted = _fitted_curves(points, law)
     two = pairs(fitted)
     documents = [curve_document(item) for item in fitted]
@@ -71,7 +77,7 @@ def fit_study(points: pd.DataFrame, law: str = LAW) -> dict[str, Any]:
     by_compute = [compute_rows(*pair) for pair in combinations(surfaces, 2)]
     return {
         "schema_version": FITS_SCHEMA,
-        "metric": METRIC,
+        "metric": METRICS[y],
         "confidence": CONFIDENCE,
         "num_bootstrap": NUM_SAMPLES,
         "curves": documents,

@@ -159,9 +159,12 @@ def _rows(fitted: list[FittedCurve]) -> tuple[pd.DataFrame | None, str]:
 
 
 def _notes(fitted: list[FittedCurve], rows: pd.DataFrame, samples: str) -> tuple[str, ...]:
-    """The notes of the surface's curves, and that their runs were shown different numbers of samples."""
-    curves = [item.curve for item in fitted if item.curve.x == samples]
-    notes = [f"{curve.preset}: {note}" for curve in curves for note in curve.notes]
+    """The notes of the surface's curves, each once, and that their runs were shown different numbers of samples."""
+    presets: dict[str, list[str]] = {}
+    for curve in (item.curve for item in fitted if item.curve.x == samples):
+        for note in curve.notes:
+            presets.setdefault(note, []).append(str(curve.preset))
+    notes = [f"{', '.join(names)}: {note}" for note, names in presets.items()]
     low, high = int(rows["samples_seen"].min()), int(rows["samples_seen"].max())
     if samples != "samples_seen" and low < high:
         changes = f"samples_seen changes over this surface, from {low:,} to {high:,}"

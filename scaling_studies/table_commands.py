@@ -18,19 +18,19 @@ from scaling_studies.law_names import LAWS, law_class
 from scaling_studies.predictions import Prediction, cheapest, needed, predict_quality
 from scaling_studies.slices import COMPUTE
 from scaling_studies.statements import count, ratio_sentence
-from scaling_studies.tables import load_points
+from scaling_studies.tables import check_points, read_renamed
 from scaling_studies.trust import extrapolation_test, rank_laws
 
 
 def read_table(path: Path, columns: list[str] | None, where: list[str] | None) -> pd.DataFrame:
     """The table under our column names, with only the rows that `where` keeps: `NAME=VALUE`, or `NAME!=VALUE`,
-    by our name or the table's.
+    by our name or the table's. What the other rows hold does not matter: a study's table has blanks where runs failed.
 
     Raises `ValueError` with the values that there are where none has the one asked for.
     """
     renamed = _pairs(columns, "--column")
     ours = {theirs: name for name, theirs in renamed.items()}
-    table = load_points(path, renamed)
+    table = read_renamed(path, renamed)
     kept = pd.Series(True, index=table.index)
     for text in where or []:
         ((name, value),) = _pairs([text], "--where").items()
@@ -47,12 +47,12 @@ def read_table(path: Path, columns: list[str] | None, where: list[str] | None) -
             what = f"only {value!r} is there" if is_not and same.any() else f"no row has {value!r}; there are {there}"
             raise ValueError(f"{path}, column {name}: {what}")
         kept = left
-    return table[kept]
+    return check_points(path, table[kept])
 
 
 def check_methods(path: Path, columns: list[str] | None, by: str) -> None:
     """Raise `ValueError` where no column `by` tells methods apart."""
-    table = load_points(path, _pairs(columns, "--column"))
+    table = read_renamed(path, _pairs(columns, "--column"))
     if by not in table:
         there = ", ".join(map(str, table))
         raise ValueError(f"{path} has no column {by!r}: say --by COLUMN that tells the two apart; there are {there}")
@@ -152,11 +152,13 @@ def compared(
 ) -> tuple[str, Any]:
     """Efficiency of the first method over the second: one sentence at a quality, or a table with the crossings."""
     first, second = fits
-    said = "".join(_cautions(fit, options["method"], name) for name, fit in zip(names, fits, strict=True))
+    said = [
+        f"{name}: {text}" for name, fit in zip(names, fits, strict=True) for text in cautions(fit, options["method"])
+    ]
     if at is not None:
         found = efficiency(first, second, at=at, extrapolate=extrapolate, **options)
         sentence = ratio_sentence(*names, found.over, asdict(found))
-        return f"At {first.data.y_name} {at:.4g}, {sentence}{said}", asdict(found)
+        return f"At {first.data.y_name} {at:.4g}, {sentence}{_warnings(said)}", asdict(found) | {"cautions": said}
     table = efficiency(first, second, extrapolate=extrapolate, **options)
     shown = table[["quality", "ratio", "low", "high", "x_1", "x_2"]].map(lambda cell: f"{cell:.4g}")
     places = crossings(first, second, **options)
@@ -167,7 +169,8 @@ def compared(
         for found in places
     ]
     text = "\n".join([shown.to_string(index=False), *(lines or ["The curves do not cross within the data."])])
-    return text + said, {"efficiency": table.to_dict("records"), "crossings": [asdict(found) for found in places]}
+    document = {"efficiency": table.to_dict("records"), "crossings": [asdict(found) for found in places]}
+    return text + _warnings(said), document | {"cautions": said}
 
 
 def predicted_quality(
@@ -178,7 +181,9 @@ def predicted_quality(
     if found.warning is not None:
         found = predict_quality(fit, at, level=level, method=method, tested=tested())
     place = ", ".join(f"{column} {count(value)}" for column, value in at.items())
-    return f"{fit.data.y_name} {_ends(found, '.4g')} at {place}{_warning(found)}{_cautions(fit, method)}", asdict(found)
+    said = cautions(fit, method)
+    text = f"{fit.data.y_name} {_ends(found, '.4g')} at {place}{_warnings([found.warning, *said])}"
+    return text, asdict(found) | {"cautions": said}
 
 
 def predicted_need(
@@ -186,8 +191,9 @@ def predicted_need(
 ) -> tuple[str, Any]:
     """What of one variable a quality takes."""
     found = needed(fit, quality, over=over, extrapolate=extrapolate, **options)
-    said = _warning(found) + _cautions(fit, options["method"])
-    return f"{over} {_ends(found)} for {fit.data.y_name} {quality:.4g}{said}", asdict(found)
+    said = cautions(fit, options["method"])
+    text = f"{over} {_ends(found)} for {fit.data.y_name} {quality:.4g}{_warnings([found.warning, *said])}"
+    return text, asdict(found) | {"cautions": said}
 
 
 def predicted_best(
@@ -202,11 +208,12 @@ def predicted_best(
     size, samples = fit.data.x_names[:2]
     shown = f"{best.compute.value:.4g}" if quality is None else _ends(best.compute, ".4g")
     reached = _ends(best.quality, ".4g") if quality is None else f"{best.quality.value:.4g}"
+    said = cautions(fit, options["method"])
     text = (
         f"{COMPUTE} {shown} FLOPs: {size} {_ends(best.params)}, {samples} {_ends(best.samples)}, "
-        f"{fit.data.y_name} {reached}{_warning(best.quality)}{_cautions(fit, options['method'])}"
+        f"{fit.data.y_name} {reached}{_warnings([best.quality.warning, *said])}"
     )
-    return text, asdict(best)
+    return text, asdict(best) | {"cautions": said}
 
 
 def numbers(pairs: list[str] | None, option: str) -> dict[str, float]:
@@ -246,11 +253,6 @@ def _ends(found: Prediction, form: str = "") -> str:
     return f"{shown(found.value)} ({shown(found.low)} to {shown(found.high)})"
 
 
-def _warning(found: Prediction) -> str:
-    return "" if found.warning is None else f"\nwarning: {found.warning}"
-
-
-def _cautions(fit: LawFit, method: str | None, name: str = "") -> str:
-    """What is to be said of the bootstrap behind an answer, a line each."""
-    prefix = f"{name}: " if name else ""
-    return "".join(f"\nwarning: {prefix}{text}" for text in cautions(fit, method or fit.default_method))
+def _warnings(sentences: Sequence[str | None]) -> str:
+    """A line per sentence, under an answer."""
+    return "".join(f"\nwarning: {text}" for text in sentences if text is not None)

@@ -6,7 +6,7 @@ A table has one row per measurement. Its columns, of which only those that a fit
 |---|---|---|
 | objective | text | pretraining method |
 | params | parameters | of the model on the axis; params_encoder and params_total where both are known |
-| unique_images | images | different images in the pretraining set |
+| unique_images | images | different images in the pretraining set; blank for streams |
 | samples_seen | images | images shown, repeats counted |
 | flops | FLOP | training compute |
 | metric | text | what value is |
@@ -38,17 +38,22 @@ NUMBERS = (
     "accuracy",
 )
 _AT_LEAST_ONE = ("params", "params_encoder", "params_total", "samples_seen")
-_MEASURED = ("value", "loss", "error", "accuracy")
+# A row has one measurement or another, and nobody knows how many images a stream holds.
+_MAY_BE_BLANK = ("value", "loss", "error", "accuracy", "unique_images")
 
 
 def load_points(path: Path | str, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Read a CSV, Parquet or JSON table (a list of objects, or one object of lists).
 
     `columns` maps our names to the file's, such as `{"params": "Model Size"}`; other columns keep their names. Errors
-    are made of accuracies by `{"error": "1-acc1"}`. Rows are labelled from 1. Raises `ValueError` naming the file, the
-    row and the column of the first cell that cannot be.
+    are made of accuracies by `{"error": "1-acc1"}`. Rows are labelled from 1, and `attrs["columns"]` of the table
+    keeps the renaming. Raises `ValueError` naming the file, the row and the column of the first cell that cannot be.
     """
-    path = Path(path)
+    return check_points(Path(path), read_renamed(Path(path), columns))
+
+
+def read_renamed(path: Path, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """What `load_points` reads, its cells not checked yet: rows that nobody asks for may hold anything."""
     table = _read(path)
     table.columns = [str(name) for name in table.columns]
     table.index = pd.RangeIndex(1, len(table) + 1, name="row")
@@ -62,15 +67,19 @@ def load_points(path: Path | str, columns: Mapping[str, str] | None = None) -> p
         if ours != theirs and ours in table and ours not in columns.values():
             raise ValueError(f"{path}: column {theirs!r} is to be {ours}, but there is another column {ours}")
     table = table.rename(columns={theirs: ours for ours, theirs in columns.items()})
+    table.attrs["columns"] = {ours: theirs for ours, theirs in columns.items() if ours != theirs}
     repeated = table.columns[table.columns.duplicated()]
     if len(repeated):
         raise ValueError(f"{path}: column {repeated[0]!r} is there twice")
     if table.empty:
         raise ValueError(f"{path} has no rows")
-    for name in NUMBERS:
-        if name in table:
-            table[name] = _checked(path, name, table[name], blanks=name in _MEASURED)
     return table
+
+
+def check_points(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its known columns as numbers. Raises `ValueError` as `load_points` does."""
+    known = [name for name in NUMBERS if name in table]
+    return table.assign(**{name: _checked(path, name, table[name], blanks=name in _MAY_BE_BLANK) for name in known})
 
 
 def learning_curve(run_dir: Path | str) -> pd.DataFrame:

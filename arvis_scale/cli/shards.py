@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from arvis_scale.cli.app import console, progress, shards_app
+from arvis_scale.config.hints import one_of
 
 
 @shards_app.command("build")
@@ -24,6 +25,9 @@ def shards_build(
     quality: Annotated[int, typer.Option(help="JPEG quality of images encoded anew")] = 95,
     column: Annotated[list[str] | None, typer.Option(help="column of a manifest by another name: label=class")] = None,
     index_only: Annotated[bool, typer.Option("--index-only", help="index .tar shards where they are")] = False,
+    on_bad_sample: Annotated[
+        str, typer.Option(help="skip: name and count what cannot be used; raise: refuse")
+    ] = "skip",
     seed: Annotated[int, typer.Option(min=0, help="seed of the shuffle")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="threads [default: one per core, up to 16]")] = None,
 ) -> None:
@@ -35,6 +39,7 @@ def shards_build(
     """
     from arvis_scale.data.build import build_index, build_shards
 
+    one_of("--on-bad-sample", on_bad_sample, ("raise", "skip"))
     rewriting = (shard_size, shard_bytes, shorter_side, column)
     if index_only and any(option is not None for option in rewriting):
         raise ValueError(
@@ -42,7 +47,14 @@ def shards_build(
         )
     with progress() as advance:
         if index_only:
-            report = build_index(source, destination, seed=seed, num_workers=workers, progress=advance)
+            report = build_index(
+                source,
+                destination,
+                seed=seed,
+                on_bad_sample=on_bad_sample,
+                num_workers=workers,
+                progress=advance,
+            )
         else:
             report = build_shards(
                 source,
@@ -53,6 +65,7 @@ def shards_build(
                 quality=quality,
                 columns=_columns(column or []),
                 seed=seed,
+                on_bad_sample=on_bad_sample,
                 num_workers=workers,
                 progress=advance,
             )

@@ -88,6 +88,7 @@ def build_shards(
     quality: int = QUALITY,
     columns: Mapping[str, str] | None = None,
     seed: int = 0,
+    on_bad_sample: str = "skip",
     num_workers: int | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -95,8 +96,9 @@ def build_shards(
 
     Shards hold up to `samples_per_shard` samples (10,000) or about `bytes_per_shard` bytes, all of a split about the
     same. Image bytes are kept as they are, but where `shorter_side` (pixels) makes larger ones JPEGs of `quality`.
-    Samples of a split are shuffled by `seed`, so that shards mix classes. Unreadable images are skipped and reported.
-    `num_workers` threads, by default one per core up to 16, make no difference to the result.
+    Samples of a split are shuffled by `seed`, so that shards mix classes. Unreadable images are skipped and reported,
+    or refused under `on_bad_sample="raise"`. `num_workers` threads, by default one per core up to 16, make no
+    difference to the result.
 
     A build that was interrupted goes on; of a finished one the report is returned. Raises `ValueError` when
     `destination` holds anything else or the half of another build, when the source is missing, damaged as a whole or
@@ -105,6 +107,7 @@ def build_shards(
     options = _options(samples_per_shard, bytes_per_shard, shorter_side, quality, columns, seed)
     source, report = str(source), progress or _silent
     if finished := _finished(source, destination, options.as_json()):
+        _meet(finished.skipped, on_bad_sample, source)
         return finished
     with Staging(destination, _recipe(source, options.as_json())) as staging:
         try:
@@ -117,7 +120,7 @@ def build_shards(
             raise
         staging.claim(images.listing_hash())
         try:
-            index, tables = _write(source, images, options, staging, num_workers, report)
+            index, tables = _write(source, images, options, staging, on_bad_sample, num_workers, report)
         except ValueError:  # what is done is of no use any more
             staging.discard()
             raise
@@ -129,6 +132,7 @@ def build_index(
     destination: Path,
     *,
     seed: int = 0,
+    on_bad_sample: str = "skip",
     num_workers: int | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
@@ -136,12 +140,13 @@ def build_index(
 
     `source` is a folder of `.tar` files or a brace pattern of paths or addresses (`https://`, `s3://`). Images are not
     decoded (`shards check` does that), but for a sample that `seed` draws for the statistics. Samples without an
-    image and, in a split that has labels, without one, are skipped and reported. Raises `ValueError` as `build_shards`
-    does, and when a shard is cut.
+    image and, in a split that has labels, without one, are met by `on_bad_sample`. Raises `ValueError` as
+    `build_shards` does, and when a shard is cut.
     """
     source, report = str(source), progress or _silent
     options = {"index_only": True, "seed": seed}
     if finished := _finished(source, destination, options):
+        _meet(finished.skipped, on_bad_sample, source)
         return finished
     shards = list_shards(source)
     with Staging(destination, _recipe(source, options)) as staging:
@@ -149,6 +154,7 @@ def build_index(
         try:
             found = index_shards(shards, staging, seed, num_workers, report)
             _refuse_empty(source, sum(len(table) for table in found.tables.values()), found.skipped)
+            _meet(_sorted(found.skipped), on_bad_sample, source)
         except ValueError:
             staging.discard()
             raise
@@ -207,7 +213,13 @@ def _finished(source: str, destination: Path, options: dict[str, Any]) -> BuildR
 
 
 def _write(
-    source: str, images: ImageSource, options: BuildOptions, staging: Staging, num_workers: int | None, report: Progress
+    source: str,
+    images: ImageSource,
+    options: BuildOptions,
+    staging: Staging,
+    on_bad_sample: str,
+    num_workers: int | None,
+    report: Progress,
 ) -> tuple[DatasetIndex, dict[str, SampleTable]]:
     """Verify, plan and write; return the index and the table of each split."""
     verified, unreadable = verify_images(
@@ -220,6 +232,7 @@ def _write(
     )
     skipped = _sorted([*images.skipped, *unreadable])
     _refuse_empty(source, len(verified), skipped)
+    _meet(skipped, on_bad_sample, source)
     plan = plan_shards(images.images, verified, options.size, options.seed)
     splits = write_shards(images, plan, staging, num_workers, report)
     tables = {
@@ -238,6 +251,15 @@ def _refuse_empty(source: str, num_images: int, skipped: list[SkippedImage]) -> 
     if not num_images:
         first = f"; the first, {skipped[0].path}: {skipped[0].reason}" if skipped else ""
         raise ValueError(f"{source} holds no readable image ({len(skipped)} image files{first})")
+
+
+def _meet(skipped: list[SkippedImage], on_bad_sample: str, source: str) -> None:
+    if skipped and on_bad_sample == "raise":
+        first = skipped[0]
+        raise ValueError(
+            f"{source}: {len(skipped)} image files cannot be used, the first is {first.path}: {first.reason}; mend or "
+            "remove them, or skip them (--on-bad-sample skip)"
+        )
 
 
 def _sorted(skipped: list[SkippedImage]) -> list[SkippedImage]:

@@ -14,17 +14,16 @@ import mmap
 import os
 import shutil
 import uuid
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from arvis_scale.atomic import read_json, write_json
+from arvis_scale.data.mapped_arrays import open_mapped
 from arvis_scale.data.remote import is_remote
 
 SCHEMA_VERSION = 2
@@ -170,20 +169,9 @@ class SampleTable:
 
 def _open_column(path: Path) -> npt.NDArray[Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # a damaged header that numpy takes for one of Python 2
-            column = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(column, np.memmap):
-            raise ValueError("an archive of arrays")
-        num_extra = path.stat().st_size - column.offset - column.nbytes
-        if num_extra:  # a byte more in the header would shift every number
-            raise ValueError(f"{num_extra} bytes too many")
-    # SyntaxError, TokenError: numpy parses the header; OverflowError: a negative length in it.
-    except (OSError, ValueError, EOFError, SyntaxError, TokenError, OverflowError, UserWarning) as error:
-        what = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as a column of samples ({what}); build the shards again") from error
-    # As a plain array: element by element, numpy's memmap type is several times slower.
-    return np.asarray(column)
+        return open_mapped(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a column of samples ({error}); build the shards again") from error
 
 
 def samples_folder(folder: Path, split: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,18 +62,17 @@ def index_shards(
     A remote shard is copied into the staging folder while it is read. Raises `ValueError` when a shard is cut or
     cannot be read, and when no sample is left.
     """
-    journal = Journal(staging.folder / JOURNAL_NAME)
-    scanned = journal.read(_from_json)
     num_looked_at = -(-COLOR_SAMPLE // len(shards))
 
     def scan(number: int) -> ScannedShard:
         return _scan(shards[number], staging.folder / f"remote-{number}.tar", num_looked_at, seed)
 
-    for shard in map_in_order(scan, range(len(scanned), len(shards)), num_workers):
-        scanned.append(shard)
-        journal.append([_to_json(shard)])
-        progress("indexing shards", len(scanned), len(shards))
-    journal.close()
+    with closing(Journal(staging.folder / JOURNAL_NAME)) as journal:
+        scanned = journal.read(_from_json)
+        for shard in map_in_order(scan, range(len(scanned), len(shards)), num_workers):
+            scanned.append(shard)
+            journal.append([_to_json(shard)])
+            progress("indexing shards", len(scanned), len(shards))
     return _assemble(shards, scanned)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import lzma
 import random
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ PICKLED_EXTENSIONS = ("pyd", "pickle", "pkl", "pth", "pt")
 SHUFFLE_BUFFER = 1000  # samples of one worker, as encoded as they came
 # A worker whose share of the shards held nothing so many times in a row will not find anything.
 MAX_EMPTY_PASSES = 100
+# What opening a shard and reading a damaged tar, compressed or not, raise.
+SHARD_ERRORS = (OSError, tarfile.TarError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError)
 
 Batch = dict[str, torch.Tensor]
 
@@ -100,8 +104,8 @@ class _Passes(IterableDataset[Any]):
                     yield _collate(views, bad.copy() if stream.skips else None)
                     views = []
                     bad[:] = 0
-        except (tarfile.TarError, OSError, ValueError) as error:
-            yield error if isinstance(error, ValueError) else _unreadable_shard(error)
+        except ValueError as error:
+            yield error
 
     def _views(self, bad: npt.NDArray[np.int64]) -> Iterator[_View]:
         """Yield views for ever, counting what is skipped into `bad`."""
@@ -113,13 +117,8 @@ class _Passes(IterableDataset[Any]):
             shards = list(self._stream.urls)
             draw.shuffle(shards)
             shards = shards[self._rank :: self._world_size][share::shares]
-            pipeline = webdataset.DataPipeline(
-                webdataset.SimpleShardList(shards),
-                webdataset.tarfile_to_samples(handler=lambda error: self._leave_out(error, bad)),
-                webdataset.shuffle(SHUFFLE_BUFFER, rng=draw),
-            )
             per_shard: Counter[str] = Counter()
-            for sample in pipeline:
+            for sample in self._samples(shards, draw, bad):
                 view = _decode(self._stream, sample, number, bad)
                 if view is not None:
                     per_shard[sample["__url__"]] += 1
@@ -129,17 +128,28 @@ class _Passes(IterableDataset[Any]):
             if num_empty == MAX_EMPTY_PASSES or (num_empty and len(shards) == len(self._stream.urls)):
                 raise ValueError(f"{shards[0]}, and the other shards, hold no image that can be used; {ADD_AN_INDEX}")
 
+    def _samples(self, shards: list[str], draw: random.Random, bad: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+        pipeline = webdataset.DataPipeline(
+            webdataset.SimpleShardList(shards),
+            webdataset.tarfile_to_samples(handler=lambda error: self._leave_out(error, bad)),
+            webdataset.shuffle(SHUFFLE_BUFFER, rng=draw),
+        )
+        try:
+            yield from pipeline
+        except SHARD_ERRORS as error:
+            raise _unreadable_shard(error) from error
+
     def _leave_out(self, error: Exception, bad: npt.NDArray[np.int64]) -> bool:
         """Count a shard that cannot be opened or read on, under `skips`; webdataset goes on with the next one.
 
-        Returns what webdataset asks its handler: whether to go on. It adds the shard's address to all errors but those
-        inside a tar, where an end is that of the shard, and not of the pass.
+        Returns what webdataset asks its handler: whether to go on. Errors inside a tar end that shard alone, and have
+        no address; those of opening and of whole shards end with it, those of grouping members into samples with None.
         """
-        if not self._stream.skips or not isinstance(error, (tarfile.TarError, OSError)):
+        if not self._stream.skips or not isinstance(error, SHARD_ERRORS):
             raise error
         bad[REASONS.index("missing_shard" if isinstance(error, FileNotFoundError) else "read_error")] += 1
         _logger.warning("skipped in this pass: %s", _unreadable_shard(error))
-        return error.args[-1] in self._stream.urls
+        return bool(error.args) and (error.args[-1] is None or error.args[-1] in self._stream.urls)
 
 
 @dataclass(frozen=True)
@@ -180,10 +190,11 @@ def _report(shards: Sequence[str], per_shard: Counter[str]) -> None:
             _logger.warning("%s gave no image: empty, cut or damaged", shard)
 
 
-def _unreadable_shard(error: tarfile.TarError | OSError) -> ValueError:
+def _unreadable_shard(error: BaseException) -> ValueError:
     # webdataset adds the address to the arguments of what a tar raises.
     parts = [part for part in (getattr(error, "filename", None), *error.args) if isinstance(part, str)]
-    return ValueError(f"a shard cannot be read ({': '.join(parts)}); fetch it again or leave it out")
+    said = " ".join(": ".join(parts).split()) or type(error).__name__
+    return ValueError(f"a shard cannot be read ({said}); fetch it again or leave it out")
 
 
 def _collate(views: Sequence[_View], bad: npt.NDArray[np.int64] | None) -> Batch:

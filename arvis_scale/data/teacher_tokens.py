@@ -13,6 +13,7 @@ from torch import Tensor
 
 from arvis_scale.data.faults import BadSample
 from arvis_scale.data.keyed_random import keyed_seeds
+from arvis_scale.data.mapped_arrays import open_mapped
 from arvis_scale.data.open_files import OpenFiles
 from arvis_scale.data.retries import with_retries
 from arvis_scale.data.token_manifest import TokenManifest, samples_path
@@ -119,8 +120,8 @@ def _empty(record: np.dtype, name: str, num_rows: int) -> npt.NDArray:
 
 def _read_samples(path: Path, manifest: TokenManifest, part: str) -> npt.NDArray[np.int64]:
     try:
-        samples: npt.NDArray[np.int64] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        samples = open_mapped(path)
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read ({error}); {_ADVICE}") from error
     if samples.dtype != np.int64 or samples.shape != (manifest.parts[part].num_images,):
         raise ValueError(f"{path} holds {samples.dtype} {samples.shape}, not the part's sample numbers; {_ADVICE}")

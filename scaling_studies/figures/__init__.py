@@ -6,8 +6,9 @@
     drawing.figure                            # the matplotlib figure, to change before saving
     drawing.warnings                          # the sentences under the picture
 
-`draw_study` and `save_figures` make all figures of a study folder. A line is dashed beyond its data, and the figure
-says what of that was validated; a fit that did not converge raises instead of being drawn.
+`draw_study` and `save_figures` make all figures of a study folder, `saved_figures` reads them back. A line is dashed
+beyond its data, and the figure says what of that was validated; a fit that did not converge raises instead of being
+drawn.
 """
 
 from scaling_studies.figures.drawing import Drawing, NothingToDrawError
@@ -18,8 +19,9 @@ from scaling_studies.figures.extrapolation import Check, checked_laws, extrapola
 from scaling_studies.figures.iso_loss import Surface, fitted_surface, iso_loss_contours
 from scaling_studies.figures.isoflop import isoflop_parabolas
 from scaling_studies.figures.residuals import Residuals, fit_residuals, residual_panels
+from scaling_studies.figures.saved import save_figures, saved_figures
 from scaling_studies.figures.series import Line, Series, fitted_line
-from scaling_studies.figures.study import FIGURES, StudyFigures, draw_study, save_figures
+from scaling_studies.figures.study import FIGURES, StudyFigures, draw_study
 
 __all__ = [
     "FIGURES",
@@ -47,4 +49,5 @@ __all__ = [
     "ratio_curve",
     "residual_panels",
     "save_figures",
+    "saved_figures",
 ]

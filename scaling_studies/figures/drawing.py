@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,10 +46,11 @@ class Drawing:
         """Write STEM.png (200 dpi), STEM.svg, STEM.pdf and STEM.json; returns the paths."""
         stem = Path(stem)
         paths = []
-        for suffix in SUFFIXES:
-            paths.append(stem.with_name(f"{stem.name}.{suffix}"))
-            with whole_file(paths[-1]) as temporary:
-                temporary.write_bytes(figure_bytes(self.figure, suffix))
+        with _laid_out(self.figure):
+            for suffix in SUFFIXES:
+                paths.append(stem.with_name(f"{stem.name}.{suffix}"))
+                with whole_file(paths[-1]) as temporary:
+                    temporary.write_bytes(figure_bytes(self.figure, suffix))
         paths.append(stem.with_name(f"{stem.name}.json"))
         write_json(paths[-1], self.document())
         return paths
@@ -56,6 +59,19 @@ class Drawing:
         """What STEM.json holds: NaN and infinities are null, since JSON has none."""
         head = {"schema_version": FIGURE_SCHEMA, "figure": self.name, "warnings": self.warnings}
         return head | plain(self.data)
+
+
+@contextmanager
+def _laid_out(figure: Figure) -> Iterator[None]:
+    """Lay the figure out once for all formats, which are then equal and sooner written."""
+    engine = figure.get_layout_engine()
+    with mpl.rc_context(STYLE):
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
 
 
 def figure_bytes(figure: Figure, suffix: str) -> bytes:

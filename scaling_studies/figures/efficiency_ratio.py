@@ -16,6 +16,7 @@ from scaling_studies.figures.drawing import Drawing, NothingToDrawError
 from scaling_studies.figures.error_curves import is_error, value_label
 from scaling_studies.figures.panels import place_legend
 from scaling_studies.laws import Array
+from scaling_studies.statements import UNITS
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 # An end of the band that is open, or hundreds of times off, is cut here: it must not flatten the curves.
@@ -49,7 +50,7 @@ def efficiency_ratio(curves: Sequence[RatioCurve], *, over: str, y: str = "error
     """
     drawn = [(place, curve) for place, curve in enumerate(curves) if np.isfinite(curve.ratio).any()]
     if not drawn:
-        raise NothingToDrawError(f"no two methods reach a common quality within the data, over {over}")
+        raise NothingToDrawError(f"no two methods reach a common quality within the data over {UNITS.get(over, over)}")
     figure = Figure(figsize=(PANEL[0] * 1.45, PANEL[1] * 1.1 + 0.35), layout="constrained")
     axes = figure.subplots()
     known = np.concatenate([curve.ratio[np.isfinite(curve.ratio)] for _, curve in drawn])
@@ -97,4 +98,4 @@ def _scales(figure: Figure, low: float, high: float, qualities: Array, over: str
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{scale * value:.3g}"))
     axes.set_xlabel(f"{value_label(y)}, better to the right")
-    axes.set_ylabel(f"{over.replace('_', ' ')}: second needs / first needs")
+    axes.set_ylabel(f"{UNITS.get(over, over.replace('_', ' '))}: second needs / first needs")

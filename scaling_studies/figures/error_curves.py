@@ -12,7 +12,7 @@ from scaling_studies.figures.drawing import Drawing, NothingToDrawError
 from scaling_studies.figures.panels import panels_drawing
 from scaling_studies.figures.series import Line, Panel, Series, fitted_line
 from scaling_studies.law_fit import LawFit
-from scaling_studies.statements import count, method_name
+from scaling_studies.statements import METRIC_NAMES, count, method_name
 
 LABELS = {
     "params": "parameters",
@@ -20,9 +20,8 @@ LABELS = {
     "params_total": "trained parameters",
     "unique_images": "unique images in the pretraining set",
     "samples_seen": "samples seen, repeats counted",
-    "flops": "training compute (FLOP)",
-    "train_flops": "training compute (FLOP)",
 }
+_FLOPS = ("flops", "train_flops")
 _SHORT = {"unique_images": "unique images", "samples_seen": "samples seen"}
 Fits = LawFit | Mapping[float, LawFit] | None
 
@@ -69,9 +68,20 @@ def axis_label(name: str) -> str:
     return LABELS.get(name, name.replace("_", " "))
 
 
+def compute_label(points: pd.DataFrame, column: str) -> str:
+    """The label of an axis of compute. A column that was renamed (`load_points`) is in the unit of its own name."""
+    return f"training compute ({compute_unit(points, column)})" if column in _FLOPS else axis_label(column)
+
+
+def compute_unit(points: pd.DataFrame, column: str) -> str:
+    """FLOP, or what the table itself calls the column."""
+    return str(points.attrs.get("columns", {}).get(column, "FLOP"))
+
+
 def value_label(y: str) -> str:
     """The label of a y axis; errors are fractions and shown in per cent."""
-    return f"{y.replace('_', ' ')} (%)" if is_error(y) else y.replace("_", " ")
+    name = METRIC_NAMES.get(y, y.replace("_", " "))
+    return f"{name} (%)" if is_error(y) else name
 
 
 def is_error(y: str) -> bool:

@@ -8,7 +8,7 @@ import pandas as pd
 from scaling_studies.axes import MARKERS, OKABE_ITO, color, is_known, marker, styled
 from scaling_studies.compute import Envelope
 from scaling_studies.figures.drawing import Drawing, NothingToDrawError
-from scaling_studies.figures.error_curves import axis_label, is_error, numbers, value_label
+from scaling_studies.figures.error_curves import compute_label, is_error, numbers, value_label
 from scaling_studies.figures.panels import panels_drawing
 from scaling_studies.figures.series import Line, Panel, Series, beyond_warning
 from scaling_studies.statements import method_name, method_order
@@ -29,7 +29,8 @@ def error_vs_compute(
 ) -> Drawing:
     """y against the column `compute`, one marker per value of `by`, and the `envelope` (of `compute.envelope`).
 
-    Its power law is drawn over the data and dashed on to `until`; the rows that it goes through are listed in the JSON.
+    Crosses are the runs that make it. Its power law, which goes through their y at the centers of their bins, is drawn
+    over the data and dashed on to `until`; rows and centers are listed in the JSON.
     """
     names = points[by].astype(str) if by in points else pd.Series("all", index=points.index)
     rows = numbers(points, compute, y)
@@ -39,8 +40,11 @@ def error_vs_compute(
     series = [_group(rows[names[rows.index] == name], name, place, compute, y) for place, name in enumerate(groups)]
     if envelope is not None:
         series.append(_envelope_series(envelope, rows[compute], compute, y, until))
-    panel = Panel("", compute, axis_label(compute), series)
-    return panels_drawing("error_vs_compute", [panel], y=y, y_label=value_label(y), percent=is_error(y))
+    panel = Panel("", compute, compute_label(points, compute), series)
+    drawing = panels_drawing("error_vs_compute", [panel], y=y, y_label=value_label(y), percent=is_error(y))
+    if envelope is not None:
+        drawing.data["envelope"] = vars(envelope.line) | {"centers": envelope.table["centre"].tolist()}
+    return drawing
 
 
 def _group(rows: pd.DataFrame, name: str, place: int, compute: str, y: str) -> Series:
@@ -55,11 +59,11 @@ def _group(rows: pd.DataFrame, name: str, place: int, compute: str, y: str) -> S
 def _envelope_series(envelope: Envelope, measured: pd.Series, compute: str, y: str, until: float | None) -> Series:
     low, high = float(measured.min()), float(measured.max())
     end = high if until is None else max(until, high)
-    x = np.unique(np.concatenate([np.geomspace(low, end, _GRID), [high]]))
+    grid = np.unique(np.concatenate([np.geomspace(low, end, _GRID), [high]]))
     factor = end / high
     warning = beyond_warning(compute, factor, 1.0) if factor > 1 + 1e-9 else None
-    line = Line(x, envelope.line.predict(x), (low, high), warning=warning)
+    line = Line(grid, envelope.line.predict(grid), (low, high), warning=warning)
     label = f"envelope: {envelope.line.scale:.3g} C^{envelope.line.exponent:.3f}"
-    centers, lowest = (envelope.table[name].to_numpy(dtype=float) for name in ("centre", y))
+    x, values = (envelope.table[name].to_numpy(dtype=float) for name in (compute, y))
     names = [str(row) for row in envelope.table.index]
-    return Series(label, centers, lowest, _BLACK, "x", line=line, names=names, kind="bins")
+    return Series(label, x, values, _BLACK, "x", line=line, names=names, kind="lowest")

@@ -22,7 +22,7 @@ from scaling_studies.axes import (
 )
 from scaling_studies.compute import IsoFlop, PowerLine
 from scaling_studies.figures.drawing import Drawing, NothingToDrawError
-from scaling_studies.figures.error_curves import axis_label, is_error, numbers, value_label
+from scaling_studies.figures.error_curves import axis_label, compute_unit, is_error, numbers, value_label
 
 _GRID = 60
 
@@ -42,26 +42,27 @@ def isoflop_parabolas(
         raise NothingToDrawError(f"{budget} has {len(budgets)} values, {len(MARKERS)} can be told apart: choose rows")
     figure = Figure(figsize=(PANEL[0] * 2.4, PANEL[1] * 1.1 + 0.35), layout="constrained")
     left, right = figure.subplots(1, 2)
-    data, warnings = [], []
+    data, warnings, unit = [], [], compute_unit(points, budget)
     for value, tone, shape in zip(budgets, ordered_colors(len(budgets)), MARKERS, strict=False):
         group = rows[rows[budget] == value].sort_values(params)
         minimum = found.table[found.table["budget"] == value]
         inside = bool(len(minimum) and minimum["inside"].iloc[0])
         curve = _parabola(left, group, params, y, tone) if inside else None
-        label = f"{compact(value)} FLOP"
+        label = f"{compact(value)} {unit}"
         left.plot(group[params], group[y], linestyle="none", marker=shape, markersize=4, color=tone, label=label)
         if inside:
             place = minimum["params"].iloc[0], minimum["loss"].iloc[0]
             left.plot(*place, marker="*", markersize=8, color=tone, mec="black", mew=0.5, zorder=4)
             right.plot(value, place[0], marker=shape, markersize=5, color=tone, linestyle="none", zorder=3)
         else:
-            warnings.append(f"{compact(value)} FLOP: no minimum inside its {len(group)} sizes, no parabola is drawn.")
+            warnings.append(f"{compact(value)} {unit}: no minimum inside its {len(group)} sizes, no parabola is drawn.")
         minima = minimum.to_dict("records")
         data.append({"budget": value, "params": group[params], "y": group[y], "parabola": curve, "minimum": minima})
     log_count_axis(left, rows[params].tolist())
     log_value_axis(left, float(rows[y].min()), float(rows[y].max()), percent=is_error(y))
     left.set(xlabel=axis_label(params), ylabel=value_label(y))
     _optimum_line(right, found.params, [value for value, one in zip(budgets, data, strict=True) if one["parabola"]])
+    right.set_xlabel(f"compute budget ({unit})")
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=min(len(budgets), 5))
     footnote(figure, warnings)
     data = [one | {"params": one["params"].tolist(), "y": one["y"].tolist()} for one in data]
@@ -88,4 +89,4 @@ def _optimum_line(axes: Axes, line: PowerLine, budgets: list[float]) -> None:
     log_count_axis(axes, budgets)
     log_count_axis(axes, line.predict(x).tolist(), "y")
     axes.grid(visible=True, axis="both")
-    axes.set(xlabel="compute budget (FLOP)", ylabel="parameters at the minimum")
+    axes.set_ylabel("parameters at the minimum")

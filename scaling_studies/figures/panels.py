@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from scaling_studies.axes import DASHED, DOTTED, GRAY, PANEL, footnote, log_count_axis, log_value_axis
@@ -29,7 +30,7 @@ def panel_grid(panels: Sequence[Panel], y_label: str, *, percent: bool) -> tuple
     rows = math.ceil(number / columns)
     wide = 1.35 if number == 1 else 1.0
     size = (PANEL[0] * columns * wide, PANEL[1] * rows * (1.1 if rows == 1 else 1.0) + 0.35)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(hspace=0.06 if rows > 1 else 0.0))
     grid = list(figure.subplots(rows, columns, squeeze=False, sharey=True).ravel())
     for axes in grid[number:]:
         axes.set_visible(False)
@@ -117,8 +118,8 @@ def _handle(series: Series) -> Line2D:
         linewidth=1.5,
         linestyle="none" if published or series.line is None else "-",
         mfc="white" if published else series.color,
-        mec=series.color if published or series.kind == "bins" else "white",
-        mew=0.9 if published or series.kind == "bins" else 0.5,
+        mec=series.color if published or series.kind == "lowest" else "white",
+        mew=0.9 if published or series.kind == "lowest" else 0.5,
         label=series.label,
     )
 

@@ -78,9 +78,11 @@ def residual_panels(panels: Mapping[str, Sequence[Residuals]], *, outliers: Sequ
     # Moved points do not count for matplotlib's own limits.
     reach = 1.08 * max(_reach(one) for group in chosen.values() for one in group)
     every[0].set_ylim(-reach, reach)
-    every[0].set_ylabel("measured / fitted - 1 (%)")
+    every[0].set_ylabel("measured / fitted \N{MINUS SIGN} 1 (%)")
     every[0].yaxis.set_major_locator(MaxNLocator(nbins=6))
-    every[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
+    every[0].yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{100 * value:.3g}".replace("-", "\N{MINUS SIGN}"))
+    )
     place_legend(figure, [_handle(place, label) for place, label in enumerate(labels)])
     notes = [f"Rings: {len(flagged)} rows far off the law; they stay in the fit."] if flagged else []
     footnote(figure, notes)

@@ -46,7 +46,7 @@ class Line:
 class Series:
     """Points `x`, `y` (`n`) with the ends `low`, `high` of their intervals, and the line fitted to them.
 
-    `kind` is `runs`, `cloud` (points that make no curve), `bins` (crosses), `references` (open markers on a dotted
+    `kind` is `runs`, `cloud` (points that make no curve), `lowest` (crosses), `references` (open markers on a dotted
     line) or `published` (open markers, no line).
     """
 
@@ -153,7 +153,7 @@ def draw_series(axes: Axes, series: Series, aside: float = 0.0) -> None:
         joined = DOTTED if series.kind == "references" else "none"
         axes.plot(series.x, series.y, linestyle=joined, linewidth=1.0, zorder=2.5, **open_style)  # type: ignore[arg-type]
         return
-    if series.kind == "bins":
+    if series.kind == "lowest":
         axes.plot(series.x, series.y, series.marker, color=series.color, markersize=5, markeredgewidth=1.2, zorder=4)
         return
     y = series.y

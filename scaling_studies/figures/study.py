@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,12 +34,12 @@ def study_error_vs_compute(points: pd.DataFrame, fits: Fits) -> Drawing:
     rows = rows[(rows["train_flops"] > 0) & (rows["value"] > 0)].set_index("name", drop=False)
     if rows["train_flops"].nunique() < 2:
         raise NothingToDrawError("fewer than 2 different training budgets were measured")
-    rows = rows.rename(columns={"value": "error"})
+    rows = rows.rename(columns={"value": fits["metric"]})
     try:
-        lowest = envelope(rows, compute="train_flops", y="error")
+        lowest = envelope(rows, compute="train_flops", y=fits["metric"])
     except ValueError as error:  # budgets so near each other that one bin holds them all
         raise NothingToDrawError(f"training budgets are too near each other for an envelope: {error}") from error
-    return error_vs_compute(rows, lowest, compute="train_flops")
+    return error_vs_compute(rows, lowest, compute="train_flops", y=fits["metric"])
 
 
 def study_iso_loss(points: pd.DataFrame, fits: Fits) -> Drawing:
@@ -49,7 +48,7 @@ def study_iso_loss(points: pd.DataFrame, fits: Fits) -> Drawing:
     if not fitted:
         reasons = {str(one["reason"]) for one in fits.get("surface", [])}
         raise NothingToDrawError("; ".join(sorted(reasons)) or "no law in N and D was fitted")
-    return iso_loss_contours([_surface(one) for one in fitted], y="error")
+    return iso_loss_contours([_surface(one) for one in fitted], y=fits["metric"])
 
 
 def study_efficiency(x: str) -> Callable[[pd.DataFrame, Fits], Drawing]:
@@ -57,7 +56,7 @@ def study_efficiency(x: str) -> Callable[[pd.DataFrame, Fits], Drawing]:
 
     def draw(points: pd.DataFrame, fits: Fits) -> Drawing:
         rows = [row for row in fits.get("efficiency_curves", []) if row["x"] == x]
-        return efficiency_ratio([_ratio_curve(row) for row in _largest(rows, fits)], over=x)
+        return efficiency_ratio([_ratio_curve(row) for row in _largest(rows, fits)], over=x, y=fits["metric"])
 
     return draw
 
@@ -87,7 +86,7 @@ def study_extrapolation(points: pd.DataFrame, fits: Fits) -> Drawing:
         title = method_name(curve["objective"]) + (f", {curve['preset']}" if curve["preset"] else "")
         values = _numbers(rows, "x"), _numbers(rows, "value")
         checks.append(Check(title, curve["x"], *values, test["cutoff"], {name: line}, {name: test["rmse"]}))
-    return extrapolation_checks(checks, y="error")
+    return extrapolation_checks(checks, y=fits["metric"])
 
 
 FIGURES: dict[str, Callable[[pd.DataFrame, Fits], Drawing]] = {
@@ -122,12 +121,6 @@ def draw_study(points: pd.DataFrame, fits: Fits) -> StudyFigures:
         except NothingToDrawError as error:
             left_out[name] = str(error)
     return StudyFigures(drawings, left_out)
-
-
-def save_figures(points: pd.DataFrame, fits: Fits, directory: Path) -> list[Path]:
-    """Draw every figure and write it to `directory` as PNG, SVG, PDF and JSON; returns the paths."""
-    drawings = draw_study(points, fits).drawings
-    return [path for name, drawing in drawings.items() for path in drawing.save(directory / name)]
 
 
 def _trained(points: pd.DataFrame) -> pd.DataFrame:

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 
 from scaling_studies.axes import color, footnote, marker, styled
 from scaling_studies.figures.drawing import Drawing, NothingToDrawError
+from scaling_studies.figures.error_curves import value_label
 from scaling_studies.figures.panels import legend, line_warnings, panel_grid, panels_drawing
 from scaling_studies.figures.series import Level, Line, Panel, Series, beyond_warning
 from scaling_studies.statements import count, method_name
 
 Fits = dict[str, Any]
-ERROR_LABEL = "linear-probe error (%)"
 AXIS_LABELS = {
     "unique_images": "unique images in the pretraining set",
     "samples_seen": "samples seen, repeats counted",
@@ -41,7 +41,7 @@ def error_vs_samples_seen(points: pd.DataFrame, fits: Fits) -> Drawing:
 @styled
 def error_vs_params(points: pd.DataFrame, fits: Fits) -> Drawing:
     """Error against encoder parameters, at the largest pretraining set."""
-    return _drawing("error_vs_params", [_params_panel(points, fits)])
+    return _drawing("error_vs_params", [_params_panel(points, fits)], fits)
 
 
 @styled
@@ -52,12 +52,13 @@ def cover(points: pd.DataFrame, fits: Fits) -> Drawing:
         _preset_panel(points, fits, "unique_images", preset, ahead=False),
         _params_panel(points, fits, ahead=False),
     ]
-    figure, axes = panel_grid(panels, ERROR_LABEL, percent=True)
+    label = value_label(fits["metric"])
+    figure, axes = panel_grid(panels, label, percent=True)
     arrow = _efficiency_arrow(axes[0], fits, preset)
     legend(figure, panels)
     warnings = line_warnings(panels)
     footnote(figure, warnings)
-    data = {"y": "value", "y_label": ERROR_LABEL, "panels": [panel.document() for panel in panels], "arrow": arrow}
+    data = {"y": "value", "y_label": label, "panels": [panel.document() for panel in panels], "arrow": arrow}
     return Drawing("cover", figure, data, warnings)
 
 
@@ -108,11 +109,11 @@ def curve_series(curve: dict[str, Any], points: pd.DataFrame, *, ahead: bool = T
 def _per_preset(points: pd.DataFrame, fits: Fits, x: str) -> Drawing:
     presets = _presets(curves_over(fits, x))
     panels = [_preset_panel(points, fits, x, preset) for preset in presets]
-    return _drawing(f"error_vs_{x}", panels)
+    return _drawing(f"error_vs_{x}", panels, fits)
 
 
-def _drawing(name: str, panels: list[Panel]) -> Drawing:
-    return panels_drawing(name, panels, y="value", y_label=ERROR_LABEL, percent=True)
+def _drawing(name: str, panels: list[Panel], fits: Fits) -> Drawing:
+    return panels_drawing(name, panels, y="value", y_label=value_label(fits["metric"]), percent=True)
 
 
 def _is_determined(row: dict[str, Any]) -> bool:
@@ -174,7 +175,7 @@ def _seen(curves: list[dict[str, Any]]) -> str:
 def _span(numbers: list[int | None]) -> str:
     known = [number for number in numbers if number is not None]
     if not known:
-        return "several numbers of"
+        return "an unknown number of"
     low, high = count(min(known)), count(max(known))
     return low if low == high else f"{low}{_EN_DASH}{high}"
 

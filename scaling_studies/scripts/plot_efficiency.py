@@ -21,7 +21,7 @@ from __future__ import annotations
 from scaling_studies import efficiency, fit_law
 from scaling_studies.example import example_points
 from scaling_studies.figures import efficiency_ratio, ratio_curve
-from scaling_studies.scripts.table_argument import read_points, run, two_methods, with_most_rows
+from scaling_studies.scripts.table_argument import read_points, run, two_methods, with_most_rows, write
 from scaling_studies.statements import method_name
 
 LAW = "m2"
@@ -39,10 +39,7 @@ def main() -> None:
     drawing = efficiency_ratio(
         [ratio_curve(" over ".join(map(method_name, methods)), table)], over="samples_seen", y="error"
     )
-    for warning in drawing.warnings:
-        print(warning)
-    for path in drawing.save(FIGURE):
-        print(path)
+    write(drawing, FIGURE)
 
 
 if __name__ == "__main__":

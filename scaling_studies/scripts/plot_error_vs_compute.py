@@ -19,7 +19,7 @@ from __future__ import annotations
 from scaling_studies import envelope
 from scaling_studies.example import example_points
 from scaling_studies.figures import error_vs_compute
-from scaling_studies.scripts.table_argument import read_points, run
+from scaling_studies.scripts.table_argument import read_points, run, write
 
 NUM_BINS = 5
 UNTIL = 10.0  # times the largest compute: dashed there
@@ -31,10 +31,7 @@ def main() -> None:
     found = envelope(points, compute="flops", y="error", num_bins=NUM_BINS)
     print(f"envelope: error = {found.line.scale:.3g} C^{found.line.exponent:.3g} through {len(found.table)} bins")
     drawing = error_vs_compute(points, found, y="error", until=UNTIL * points["flops"].max())
-    for warning in drawing.warnings:
-        print(warning)
-    for path in drawing.save(FIGURE):
-        print(path)
+    write(drawing, FIGURE)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from __future__ import annotations
 from scaling_studies import extrapolation_test, fit_law
 from scaling_studies.example import example_points
 from scaling_studies.figures import error_vs_data
-from scaling_studies.scripts.table_argument import read_points, run, with_most_rows
+from scaling_studies.scripts.table_argument import read_points, run, with_most_rows, write
 
 X = ("params", "samples_seen")
 UNTIL = 3.0  # times the largest number of samples: dashed there
@@ -36,10 +36,7 @@ def main() -> None:
     )
     until = UNTIL * points["samples_seen"].max()
     drawing = error_vs_data(points, fit, y="error", until=until, validated=test.validated)
-    for warning in drawing.warnings:
-        print(warning)
-    for path in drawing.save(FIGURE):
-        print(path)
+    write(drawing, FIGURE)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from __future__ import annotations
 from scaling_studies import fit_law
 from scaling_studies.example import example_points
 from scaling_studies.figures import error_vs_params
-from scaling_studies.scripts.table_argument import read_points, run, with_most_rows
+from scaling_studies.scripts.table_argument import read_points, run, with_most_rows, write
 from scaling_studies.statements import count
 
 LAW = "m1"
@@ -44,10 +44,7 @@ def main() -> None:
         except ValueError as error:
             print(f"{count(samples)} samples seen: no law ({error})")
     drawing = error_vs_params(points, fits, y="error")
-    for warning in drawing.warnings:
-        print(warning)
-    for path in drawing.save(FIGURE):
-        print(path)
+    write(drawing, FIGURE)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from __future__ import annotations
 from scaling_studies import extrapolation_test
 from scaling_studies.example import example_points
 from scaling_studies.figures import checked_laws, extrapolation_checks
-from scaling_studies.scripts.table_argument import read_points, run, with_most_rows
+from scaling_studies.scripts.table_argument import read_points, run, with_most_rows, write
 
 LAWS = ("m1", "m2")
 FIGURE = "figures/extrapolation"
@@ -34,10 +34,7 @@ def main() -> None:
     for law, test in tests.items():
         print(f"{law}: {test.num_fitted} points fitted, {test.num_scored} scored, log error {test.rmse:.1g}")
     drawing = extrapolation_checks([checked_laws("", rows, tests, y="error")], y="error")
-    for warning in drawing.warnings:
-        print(warning)
-    for path in drawing.save(FIGURE):
-        print(path)
+    write(drawing, FIGURE)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from dataclasses import replace
 from scaling_studies import fit_law
 from scaling_studies.example import example_points
 from scaling_studies.figures import fitted_surface, iso_loss_contours
-from scaling_studies.scripts.table_argument import by_method, read_points, run
+from scaling_studies.scripts.table_argument import by_method, read_points, run, write
 from scaling_studies.statements import method_name
 
 X = ("params", "samples_seen")
@@ -36,10 +36,7 @@ def main() -> None:
         print(f"{method_name(method)}: alpha {fit.params['alpha']:.2f}, beta {fit.params['beta']:.2f}")
         surfaces.append(replace(fitted_surface(fit), title=method_name(method)))
     drawing = iso_loss_contours(surfaces, y="error")
-    for warning in drawing.warnings:
-        print(warning)
-    for path in drawing.save(FIGURE):
-        print(path)
+    write(drawing, FIGURE)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from __future__ import annotations
 from scaling_studies import isoflop
 from scaling_studies.example import example_isoflop_points
 from scaling_studies.figures import isoflop_parabolas
-from scaling_studies.scripts.table_argument import read_points, run
+from scaling_studies.scripts.table_argument import read_points, run, write
 
 FLOPS_PER_PARAM_SAMPLE = 6.0
 FIGURE = "figures/isoflop"
@@ -30,10 +30,7 @@ def main() -> None:
     found = isoflop(points, **columns, flops_per_param_sample=FLOPS_PER_PARAM_SAMPLE)
     print(f"N_opt grows as C^{found.params.exponent:.2f}, D_opt as C^{found.samples.exponent:.2f}")
     drawing = isoflop_parabolas(points, found, **columns)
-    for warning in drawing.warnings:
-        print(warning)
-    for path in drawing.save(FIGURE):
-        print(path)
+    write(drawing, FIGURE)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ It prints what stands under the figure, and its files:
 from __future__ import annotations
 
 from scaling_studies.figures.published_results import published_results
+from scaling_studies.scripts.table_argument import write
 
 BENCHMARK = "avg of 15 benchmarks (AIM suite)"  # or "ImageNet-1K"
 PROTOCOL = "attentive"  # or "linear", "finetune"
@@ -24,10 +25,7 @@ FIGURE = "figures/published"
 
 def main() -> None:
     drawing = published_results(benchmark=BENCHMARK, protocol=PROTOCOL)
-    for warning in drawing.warnings:
-        print(warning)
-    for path in drawing.save(FIGURE):
-        print(path)
+    write(drawing, FIGURE)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from __future__ import annotations
 from scaling_studies import fit_law
 from scaling_studies.example import example_points
 from scaling_studies.figures import fit_residuals, residual_panels
-from scaling_studies.scripts.table_argument import by_method, read_points, run
+from scaling_studies.scripts.table_argument import by_method, read_points, run, write
 from scaling_studies.statements import method_name
 
 X = ("params", "samples_seen")
@@ -33,10 +33,7 @@ def main() -> None:
     outliers = [str(row) for fit in fits.values() for row in fit.outliers]
     print(f"rows far off the law: {', '.join(outliers) or 'none'}")
     drawing = residual_panels(panels, outliers=outliers)
-    for warning in drawing.warnings:
-        print(warning)
-    for path in drawing.save(FIGURE):
-        print(path)
+    write(drawing, FIGURE)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What the scripts share: the table that the command line names, the rows of it that are drawn, mistakes in one line.
+"""What the scripts share: the table that the command line names, the rows of it that are drawn, the files that are
+written, mistakes in one line.
 
     python -m scaling_studies.scripts.SCRIPT [POINTS.csv] [--column OURS=THEIRS] [--where COLUMN=VALUE]
 
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from scaling_studies.figures import Drawing
 from scaling_studies.statements import count, method_order
 from scaling_studies.table_commands import read_table
 
@@ -25,6 +27,12 @@ def run(main: Callable[[], None]) -> None:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def write(drawing: Drawing, stem: str) -> None:
+    """Save the figure, and print what stands under it and its files."""
+    for line in (*drawing.warnings, *drawing.save(stem)):
+        print(line)
 
 
 def read_points(example: pd.DataFrame, *needed: str) -> pd.DataFrame:

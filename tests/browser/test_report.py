@@ -71,6 +71,18 @@ def test_every_figure_of_the_page_is_shown(report, tmp_path):
 
 
 @pytest.mark.browser
+def test_on_a_phone_only_figures_and_tables_are_scrolled_sideways(report, tmp_path):
+    script = """<script>document.title = [window.innerWidth, document.documentElement.scrollWidth,
+        Math.min(...[...document.images].map(i => i.getBoundingClientRect().width))].join()</script>"""
+    page = tmp_path / "page.html"
+    page.write_text(report.read_text(encoding="utf-8").replace("</body>", f"{script}</body>"), encoding="utf-8")
+    dom = chromium(page, tmp_path / "profile", "--window-size=420,900", "--dump-dom")
+    shown, needed, narrowest = map(float, dom.partition("<title>")[2].partition("</title>")[0].split(","))
+    assert needed <= shown <= 500
+    assert narrowest >= 0.8 * shown
+
+
+@pytest.mark.browser
 def test_it_prints_to_pages(report, tmp_path):
     pdf = tmp_path / "report.pdf"
     chromium(report, tmp_path / "profile", "--no-pdf-header-footer", f"--print-to-pdf={pdf}")

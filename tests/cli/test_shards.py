@@ -97,3 +97,15 @@ def test_options_that_cannot_be_meant_end_in_one_line(run, photos, tmp_path, opt
     status, written = run(photos, tmp_path / "s", *options)
     assert status == 2 and said in written and written.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_images_are_met_as_asked_for(run, photos, tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    (folder / "good.png").write_bytes(next(photos.glob("*/*.png")).read_bytes())
+    (folder / "bad.png").write_bytes(b"text")
+    status, said = run(folder, tmp_path / "s", "--on-bad-sample", "raise")
+    assert status == 2 and "bad.png" in said and said.count("\n") == 1
+    assert run(folder, tmp_path / "s", "--on-bad-sample", "drop")[0] == 2
+    status, said = run(folder, tmp_path / "s")
+    assert status == 0 and "skipped 1 image files" in said

@@ -6,6 +6,7 @@ import resource
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from arvis_scale.data.loader import evaluation_batches, training_batches
 from arvis_scale.data.order import SampleOrder
 from arvis_scale.data.sample_sets import ListedSamples
 from arvis_scale.data.shards import open_shards
+from arvis_scale.data.streaming import Stream, streamed_batches
+from arvis_scale.data.views import training_view
 
 ShardWriter = Callable[..., Path]
 
@@ -173,6 +176,27 @@ def test_evaluation_skips_bad_images_with_weight_0(bad_shards: Path) -> None:
         list(evaluation_batches(split, np.arange(len(split)), **settings))
 
 
+def streamed(path: Path, num_batches: int, *, skips: bool) -> list[dict[str, torch.Tensor]]:
+    """Batches of 7, which is a whole pass over the odd images."""
+    options: dict[str, Any] = {"image_size": 8, "crop_scale": (0.3, 1.0), "crop_ratio": (0.75, 1.5)}
+    view = partial(training_view, horizontal_flip=0.5, decoding="fast", **options)
+    stream = Stream([str(path)], view, seed=(0, 0), batch_size=len(ODD_IMAGES), skips=skips)
+    return list(streamed_batches(stream, rank=0, world_size=1, num_workers=0, num_batches=num_batches))
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_a_stream_stops_at_a_bad_image_or_counts_it(tmp_path: Path, write_tar: Callable[..., Any], name: str) -> None:
+    members = [(f"{odd}.jpg", odd_image(odd)) for odd in ODD_IMAGES]
+    write_tar(tmp_path / "a.tar", [*members, (f"{name}.jpg", bad_image(name))])
+    with pytest.raises(BadSample, match=rf"a\.tar: sample {name} does not decode .*\({BAD_IMAGES[name]}\)") as caught:
+        streamed(tmp_path / "a.tar", 2, skips=False)
+    assert "\n" not in str(caught.value)
+    batches = streamed(tmp_path / "a.tar", 3, skips=True)  # the odd images alone, three times
+    assert all(batch["images"].shape == (7, 3, 8, 8) for batch in batches)
+    assert set(counts_of(batches)) == {BAD_IMAGES[name]}
+    assert 2 <= counts_of(batches)[BAD_IMAGES[name]] <= 3
+
+
 def test_the_check_names_every_bad_image(bad_shards: Path) -> None:
     problems = check_shards(bad_shards).problems
     assert {problem.key: problem.kind for problem in problems} == BAD_IMAGES
@@ -190,6 +214,22 @@ def test_a_build_skips_bad_images_and_names_them(tmp_path: Path) -> None:
     assert all(image.reason and "\n" not in image.reason for image in report.skipped)
     assert report.num_samples == {"train": len(ODD_IMAGES)}
     assert check_shards(tmp_path / "shards").problems == []
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_a_build_told_to_raise_names_the_bad_image_and_writes_nothing(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "source" / "cat"
+    folder.mkdir(parents=True)
+    (folder / f"{name}.jpg").write_bytes(bad_image(name))
+    (folder / "good.jpg").write_bytes(odd_image("cmyk"))
+    said = rf"1 image files cannot be used, the first is .*{name}\.jpg: .*--on-bad-sample skip"
+    with pytest.raises(ValueError, match=said) as caught:
+        build_shards(tmp_path / "source", tmp_path / "shards", on_bad_sample="raise")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    build_shards(tmp_path / "source", tmp_path / "shards")
+    with pytest.raises(ValueError, match=said):  # of a finished build too
+        build_shards(tmp_path / "source", tmp_path / "shards", on_bad_sample="raise")
 
 
 @pytest.mark.parametrize("name", ODD_IMAGES)

@@ -216,6 +216,13 @@ def test_an_index_over_bad_names_skips_what_it_cannot_name_and_reads_the_rest(ba
     }
 
 
+def test_an_index_told_to_raise_names_the_first_and_writes_nothing(bad_names: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"3 image files cannot be used, the first is caf.*UTF-8") as caught:
+        build_index(bad_names, tmp_path / "index", on_bad_sample="raise")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["names.tar"]
+
+
 def test_a_build_from_bad_names_gives_safe_keys_and_writes_nothing_elsewhere(bad_names: Path, tmp_path: Path) -> None:
     before = sorted(path.name for path in tmp_path.iterdir())
     report = build_shards(bad_names, tmp_path / "shards")

@@ -6,13 +6,17 @@ failure prints the changes that lead to it.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import os
 import resource
 import shutil
 import tarfile
 import time
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -29,10 +33,11 @@ from arvis_scale.data.decode import UnreadableImageError, decode_rgb
 from arvis_scale.data.faults import BadSample
 from arvis_scale.data.index import SampleTable, read_index, samples_folder
 from arvis_scale.data.shards import open_shards
+from arvis_scale.data.streaming import Stream, streamed_batches
 from arvis_scale.data.views import training_view
 
 FUZZ_SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
-NUM_TARGETS = 6
+NUM_TARGETS = 7
 SLOWEST_ANSWER_SECONDS = 10.0
 BLOCK = tarfile.BLOCKSIZE
 
@@ -139,6 +144,35 @@ def test_any_bytes_as_a_tar(tmp_path: Path) -> None:
             assert all(0 <= member.offset < len(data) and member.size >= 0 for member in members)
 
     fuzz(read, st.tuples(st.integers(0, len(TARS) - 1), changes, st.booleans()), num_examples=1500)
+
+
+# webdataset leaves a damaged file to the garbage collector to close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_any_bytes_as_a_streamed_shard(
+    tmp_path: Path, write_tar: Callable[..., Any], image_bytes: Callable[..., bytes]
+) -> None:
+    whole, path = tmp_path / "whole.tar", tmp_path / "a.tar"
+    write_tar(whole, [(f"{number}.png", image_bytes(number)) for number in range(4)])
+    tars = [whole.read_bytes(), *TARS]
+    tars += [compress(tars[0]) for compress in (gzip.compress, bz2.compress, lzma.compress)]
+    view = partial(training_view, image_size=8, crop_scale=(0.3, 1.0), crop_ratio=(0.75, 1.5), horizontal_flip=0.5)
+
+    def read(value: tuple[int, list[Change], bool, bool]) -> None:
+        number, all_changes, mended, skips = value
+        data = changed(tars[number], all_changes)
+        path.write_bytes(with_right_checksums(data) if mended else data)
+        urls = [str(whole), str(path)]
+        stream = Stream(urls, partial(view, decoding="fast"), seed=(0,), batch_size=2, skips=skips)
+        try:
+            batches = list(streamed_batches(stream, rank=0, world_size=1, num_workers=0, num_batches=3))
+        except ValueError as error:
+            assert not skips
+            assert one_line(error)
+        else:
+            assert [batch["images"].shape for batch in batches] == [(2, 3, 8, 8)] * 3
+
+    inputs = st.tuples(st.integers(0, len(tars) - 1), changes, st.booleans(), st.booleans())
+    fuzz(read, inputs, num_examples=300)
 
 
 def test_any_bytes_as_an_index(shards: Path, tmp_path: Path) -> None:

@@ -70,6 +70,15 @@ def test_a_damaged_column_is_named(tmp_path: Path, name: str, column: Any, said:
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
+def test_a_byte_more_in_a_header_does_not_shift_the_labels(tmp_path: Path) -> None:
+    folder = tmp_path / "train.samples"
+    _table(5).write(folder)
+    whole = (folder / "label.npy").read_bytes()
+    (folder / "label.npy").write_bytes(whole.replace(b"}", b"} ", 1))
+    with pytest.raises(ValueError, match="label.npy cannot be read as a column of samples .1 bytes too many"):
+        SampleTable.open(folder)
+
+
 def _index(file: str) -> DatasetIndex:
     return DatasetIndex("some", [], {"train": [ShardEntry(file, 5, 10240, "a" * 64)]}, [], {"train": "b" * 64}, {})
 

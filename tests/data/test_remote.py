@@ -7,13 +7,16 @@ import pickle
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import fsspec
 import numpy as np
 import pytest
+from fsspec.spec import AbstractFileSystem
 
 from arvis_scale.data import retries
 from arvis_scale.data.remote import RemoteFiles, is_remote
@@ -185,6 +188,77 @@ def test_an_address_of_no_known_kind_is_refused_in_one_line() -> None:
         RemoteFiles(1).read_range("gopher://host/a.tar", 0, 10)
     assert "\n" not in str(caught.value)
     assert not is_remote("/data/a.tar") and not is_remote("a.tar") and is_remote("s3://bucket/a.tar")
+
+
+class ClientError(Exception):
+    """What the client of an object store raises; botocore keeps the HTTP status in a response."""
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        if status is not None:
+            self.response = {"Error": {"Message": text}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+ClientError.__module__ = "botocore.exceptions"
+
+
+class Store(AbstractFileSystem):
+    """A file system of fsspec that raises `says`, or, as s3fs does, an `OSError` that hides it."""
+
+    protocol = "store"
+    cachable = False
+    says: ClassVar[Exception] = ClientError("")
+    hides: ClassVar[bool] = False
+    times_asked: ClassVar[int] = 0
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: object) -> bytes:
+        Store.times_asked += 1
+        if Store.hides:
+            raise OSError(errno.EINVAL, "what s3fs makes of it") from Store.says
+        raise Store.says
+
+
+@pytest.fixture
+def ask_store(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(Store, "times_asked", 0)
+    fsspec.register_implementation("store", Store, clobber=True)
+
+    def ask(says: Exception, *, hides: bool) -> bytes:
+        monkeypatch.setattr(Store, "says", says)
+        monkeypatch.setattr(Store, "hides", hides)
+        return RemoteFiles(2).read_range("store://bucket/a.tar", 20_000, 10)
+
+    return ask
+
+
+@pytest.mark.parametrize("hides", [False, True])
+@pytest.mark.parametrize(
+    ("says", "error", "said", "times"),
+    [
+        (ClientError("Unable to locate\ncredentials"), OSError, "Unable to locate credentials", 3),
+        (ClientError("Slow down", 503), OSError, "HTTP status 503", 3),
+        (ClientError("Access denied", 403), OSError, "HTTP status 403", 1),
+        (ClientError("No such key", 404), FileNotFoundError, "HTTP status 404", 1),
+    ],
+)
+def test_what_the_client_of_a_store_raises_is_the_error_of_a_disk(
+    ask_store: Callable[..., bytes], says: ClientError, error: type[Exception], said: str, times: int, hides: bool
+) -> None:
+    with pytest.raises(error, match=said):
+        ask_store(says, hides=hides)
+    assert Store.times_asked == times
+
+
+@pytest.mark.parametrize("hides", [False, True])
+def test_a_store_s_range_past_the_end_gives_nothing(ask_store: Callable[..., bytes], hides: bool) -> None:
+    assert ask_store(ClientError("The requested range is not satisfiable", 416), hides=hides) == b""
+
+
+def test_a_mistake_in_the_program_stays_what_it_is(ask_store: Callable[..., bytes]) -> None:
+    with pytest.raises(TypeError):
+        ask_store(TypeError("unexpected keyword"), hides=False)
+    assert Store.times_asked == 1
 
 
 def test_a_pickled_copy_reads_on_with_an_empty_cache(server: Server) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
 
 from arvis_scale.config import DataConfig
-from arvis_scale.data.build import build_shards
+from arvis_scale.data.build import build_index, build_shards
 from arvis_scale.data.check import check_shards
 from arvis_scale.data.index import samples_folder
 from arvis_scale.data.loader import training_batches
@@ -51,6 +53,34 @@ def test_training_by_url_sees_the_batches_of_the_folder(folder: Path, serve: Ser
     assert len(local) == len(remote) == 10
     for one, other in zip(local, remote, strict=True):
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_from_a_store_or_a_mounted_url_sees_the_batches_of_the_folder(folder: Path) -> None:
+    fsspec.filesystem("memory").put(str(folder), "/bucket/photos", recursive=True)
+    local = batches_of(str(folder), 0)
+    for url in ("memory://bucket/photos", folder.as_uri()):
+        remote = batches_of(url, 0)
+        assert len(local) == len(remote) == 10
+        assert all(
+            torch.equal(one[name], other[name]) for one, other in zip(local, remote, strict=True) for name in one
+        )
+
+
+@pytest.mark.parametrize(("protocol", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
+def test_an_object_store_without_its_package_is_refused_with_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    shard = f"{protocol}://bucket/photos/train-000000.tar"
+    for attempt in (
+        lambda: open_shards(f"{protocol}://bucket/photos"),
+        lambda: build_index(shard, tmp_path / "indexed"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"{protocol}://bucket/.* cannot be read .*pip install '{package}'"
+        ) as raised:
+            attempt()
+        assert "\n" not in str(raised.value)
 
 
 def test_a_data_set_by_url_is_the_one_on_the_disk(folder: Path, serve: Serve) -> None:

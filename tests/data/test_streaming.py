@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import tarfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,63 @@ def test_a_shard_that_is_none_stops_the_stream_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(("content", "reason"), [(None, "missing_shard"), (b"garbage" * 1000, "read_error")])
+def test_under_skip_a_shard_that_is_none_is_counted_in_each_pass(
+    tars: list[Path], content: bytes | None, reason: str, num_workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    tars[1].unlink()
+    if content is not None:
+        tars[1].write_bytes(content)
+    batches = stream(tars, 18, skips=True, num_workers=num_workers)
+    assert set(labels_of(batches)) == {*range(6), *range(12, 24)}
+    counts = dict(zip(REASONS, sum(batch["bad_samples"] for batch in batches).tolist(), strict=True))
+    assert 2 <= counts.pop(reason) <= 4  # three passes: the last may end before it, and a fourth is begun
+    assert not any(counts.values())
+    if num_workers == 0:
+        assert "1.tar" in caplog.text
+    with pytest.raises(ValueError, match="hold no image that can be used"):
+        stream([tars[1]], 1, skips=True, num_workers=num_workers)
+
+
+def test_a_shard_cut_inside_an_image_is_met_by_policy(tars: list[Path]) -> None:
+    with tarfile.open(tars[1]) as shard:
+        inside = shard.getmembers()[6].offset_data + 20
+    tars[1].write_bytes(tars[1].read_bytes()[:inside])
+    with pytest.raises(ValueError, match=r"a shard cannot be read .*1\.tar.*; fetch it again or leave it out"):
+        stream(tars, 9)
+    batches = stream(tars, 7, skips=True)  # one pass, of 3 + 3 * 6 images
+    assert set(labels_of(batches)) == {*range(9), *range(12, 24)}
+    assert sum(batch["bad_samples"] for batch in batches)[REASONS.index("read_error")] == 1
+
+
+def test_a_member_that_comes_twice_is_met_by_policy(
+    tmp_path: Path, tars: list[Path], write_tar: TarWriter, image_bytes: Callable[..., bytes]
+) -> None:
+    image = image_bytes(0, "JPEG")
+    write_tar(tmp_path / "twice.tar", [("a.jpg", image), ("a.jpg", image), ("b.jpg", image)])
+    with pytest.raises(ValueError, match="a shard cannot be read .*duplicate file name"):
+        stream([tmp_path / "twice.tar"], 1)
+    batches = stream([tmp_path / "twice.tar", *tars], 8, skips=True)  # 24 of the 26 images of one pass
+    assert sum(batch["bad_samples"] for batch in batches)[REASONS.index("read_error")] == 1
+    assert len({*labels_of(batches)} - {-1}) >= 22
+
+
+def test_names_out_of_the_folder_or_of_no_encoding_and_missing_labels_are_read(
+    tmp_path: Path, write_tar: TarWriter, image_bytes: Callable[..., bytes]
+) -> None:
+    names = ["../../escape", "/etc/absolute", "caf\udce9"]
+    members = [(f"{name}.jpg", image_bytes(number, "JPEG")) for number, name in enumerate(names)]
+    write_tar(tmp_path / "names.tar", [*members, ("a.cls", b"cat"), ("bad\udce9.jpg", b"text")])
+    (batch,) = stream([tmp_path / "names.tar"], 1, skips=True)
+    assert batch["images"].shape == (3, 3, 8, 8)
+    assert batch["labels"].tolist() == [-1, -1, -1]
+    assert [path.name for path in tmp_path.iterdir()] == ["names.tar"]
+    with pytest.raises(BadSample, match=r"sample bad\\xe9 does not decode") as caught:
+        stream([tmp_path / "names.tar"], 2)
+    str(caught.value).encode()
+
+
 def test_fewer_shards_than_processes_are_refused(tars: list[Path]) -> None:
     with pytest.raises(ValueError, match="each of 5 processes shards of its own, and there are 4; .*--index-only"):
         stream(tars, 1, world_size=5)
@@ -142,6 +200,14 @@ def test_commands_are_refused_unless_allowed(tars: list[Path]) -> None:
     with pytest.raises(ValueError, match="would run a command"):
         select_images(config, None)
     config.allow_unsafe_shards = True
+    assert len(stream(list(select_images(config, None).dataset.urls), 2)) == 2
+
+
+def test_a_store_that_webdataset_cannot_open_is_refused_with_what_can(tars: list[Path]) -> None:
+    config = DataConfig(shards="s3://bucket/{0..3}.tar", streaming=True)
+    with pytest.raises(ValueError, match="s3://bucket/0.tar: data.streaming=true reads .* DST --index-only"):
+        select_images(config, None)
+    config.shards = tars[0].as_uri()
     assert len(stream(list(select_images(config, None).dataset.urls), 2)) == 2
 
 

@@ -256,6 +256,16 @@ def test_a_cut_file_is_refused_before_the_run_and_named_within_it(
     assert "\n" not in str(raised.value)
 
 
+def test_sample_numbers_that_a_damaged_file_shifts_are_refused(
+    shards: Path, stored: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(stored("pixels", "fp16"), tmp_path / "tokens"))
+    samples = folder / "train.samples.npy"
+    samples.write_bytes(samples.read_bytes().replace(b"}", b"} ", 1))
+    with pytest.raises(ValueError, match=r"train\.samples\.npy cannot be read .1 bytes too many"):
+        check(config_of(shards, **{"teacher.tokens": str(folder)}))
+
+
 def test_a_folder_of_other_tokens_is_not_overwritten(
     shards: Path, stored: Callable[[str, str], Path], teachers: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -102,7 +102,7 @@ def test_an_efficiency_is_that_of_the_api(run: Run, runs: Path) -> None:
     expected = efficiency(fits[0], fits[1], at=0.2)
     status, text, _ = run("efficiency", runs, "xtra", "aim", *XY, "--at", 0.2, "--json")
     assert status == 0
-    assert json.loads(text) == vars(expected)
+    assert json.loads(text) == vars(expected) | {"cautions": []}
     assert expected.low < 3.0 < expected.high
     sentence = run("efficiency", runs, "xtra", "aim", *XY, "--at", 0.2)[1]
     assert sentence.startswith("At error 0.2, xtra needs ")
@@ -128,17 +128,19 @@ def test_a_quality_not_reached_is_an_error_unless_extrapolated(run: Run, runs: P
 def test_predictions_of_a_law_in_two_variables(run: Run, sizes: Path) -> None:
     law = ("--law", "parametric", "--x", "params,tokens", "--y", "loss")
     fit = fit_law(load_points(sizes), "parametric", x=("params", "tokens"), y="loss")
-    place = ("--at", "params=1e9", "--at", "tokens=1e12", "--intervals", "residuals")
-    found = json.loads(run("predict", sizes, *law, *place, "--json")[1])
+    quick = ("--intervals", "residuals")
+    place = ("--at", "params=1e9", "--at", "tokens=1e12")
+    found = json.loads(run("predict", sizes, *law, *place, *quick, "--json")[1])
     assert found["value"] == pytest.approx(float(fit.predict(1e9, 1e12)))
     assert found["low"] < found["value"] < found["high"]
     # The test goes along the last variable: upward it is validated, the other is not.
     assert found["warning"] is None
-    text = run("predict", sizes, *law, "--at", "params=1e11", "--at", "tokens=1e10")[1]
+    text = run("predict", sizes, *law, "--at", "params=1e11", "--at", "tokens=1e10", *quick)[1]
     assert "warning: params goes " in text
     assert " in tokens was validated (log error " in text
-    text = run("predict", sizes, *law, "--compute", "1e20", "--intervals", "residuals")[1]
+    text = run("predict", sizes, *law, "--compute", "1e20", *quick)[1]
     assert text.startswith("compute 1e+20 FLOPs: params ")
+    assert json.loads(run("predict", sizes, *law, "--compute", "1e20", *quick, "--json")[1])["cautions"] == []
     # With one variable held the other is in question.
     status, _, error = run("predict", sizes, *law, "--quality", "1.0", "--hold", "params=1e9")
     assert status == 2
@@ -150,7 +152,7 @@ def test_what_a_quality_takes_is_that_of_the_api(run: Run, runs: Path) -> None:
     points = load_points(runs, {"samples_seen": "seen", "error": "err"})
     expected = needed(fit_law(points[points["objective"] == "aim"], "m2", x="samples_seen", y="error"), 0.2)
     options = (*XY, "--where", "objective=aim", "--quality", 0.2)
-    assert json.loads(run("predict", runs, *options, "--json")[1]) == vars(expected)
+    assert json.loads(run("predict", runs, *options, "--json")[1]) == vars(expected) | {"cautions": []}
     assert run("predict", runs, *options)[1].startswith("samples_seen 2")
 
 
@@ -181,10 +183,19 @@ def test_answers_from_few_points_say_so(run: Run, runs: Path, tmp_path: Path) ->
     points = pd.read_csv(runs)
     points.groupby("objective").head(4).to_csv(few, index=False)
     says = "the noise is judged from 1 degree of freedom"
-    assert f"warning: {says}" in run("predict", few, *XY, "--where", "objective=aim", "--at", "samples_seen=5e4")[1]
-    text = run("efficiency", few, "xtra", "aim", *XY)[1]
+    aim: tuple[object, ...] = ("predict", few, *XY, "--where", "objective=aim")
+    assert f"warning: {says}" in run(*aim, "--at", "samples_seen=5e4")[1]
+    for question in (("--at", "samples_seen=5e4"), ("--quality", "0.3")):
+        (said,) = json.loads(run(*aim, *question, "--json")[1])["cautions"]
+        assert said.startswith(says)
+    methods: tuple[object, ...] = ("efficiency", few, "xtra", "aim", *XY)
+    text = run(*methods)[1]
     assert f"warning: xtra: {says}" in text
     assert f"warning: aim: {says}" in text
+    for question in ((), ("--at", "0.25")):
+        first, second = json.loads(run(*methods, *question, "--json")[1])["cautions"]
+        assert first.startswith(f"xtra: {says}")
+        assert second.startswith(f"aim: {says}")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +242,7 @@ def test_bad_tables_end_in_one_line(run: Run, tmp_path: Path, column: str, cells
         (("fit", "RUNS", "--x", "seen", "--y", "loss"), "no column 'loss'; there are objective, seen, err"),
         (("fit", "RUNS", *XY), "share their samples_seen but disagree"),
         (("predict", "RUNS", *XY, "--where", "objective=aim"), "say one of --at COLUMN=VALUE, --quality and --compute"),
-        (("fit", "FOLDER", *XY), "is a study folder: --law is the only option that it takes"),
+        (("fit", "FOLDER", *XY), "is a study folder: --law and --y are the only options that it takes"),
         (("plot", "RUNS"), "runs.csv is no study folder; of a table: python -m scaling_studies.scripts.plot_..."),
         (("rank", "RUNS", "--x", "seen", "--column", "acc=err", "--y", "acc"), "no law can be fitted: column acc is"),
         (("collect", "none"), "none is not a study folder"),
@@ -256,18 +267,13 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-def test_the_base_install_is_enough(runs: Path) -> None:
-    words = ["efficiency", str(runs), "xtra", "aim", "--at", "0.2", *XY]
-    start = "from arvis_scale.cli import main; sys.argv = ['x', 'study', *sys.argv[1:]]; main()"
-    done = subprocess.run([sys.executable, "-c", _WITHOUT + start, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "samples_seen" in done.stdout
-
-
-def test_a_whole_study_needs_no_training_package(curve_rows: Rows, tmp_path: Path) -> None:
+def test_the_base_install_is_enough_for_a_study_and_for_a_table(curve_rows: Rows, runs: Path, tmp_path: Path) -> None:
     write_points(tmp_path / "points.csv", points_table(curve_rows()))
-    steps = "from scaling_studies.cli import app; [app([step, sys.argv[1]], standalone_mode=False) for step in steps]"
-    code = f"{_WITHOUT}steps = ('fit', 'plot', 'report'); {steps}"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    steps = "from scaling_studies.cli import app; [app([step, sys.argv[1]], standalone_mode=False) for step in steps]; "
+    table = "from arvis_scale.cli import main; sys.argv = ['x', 'study', *sys.argv[2:]]; main()"
+    code = f"{_WITHOUT}steps = ('fit', 'plot', 'report'); {steps}{table}"
+    words = [str(tmp_path), "efficiency", str(runs), "xtra", "aim", "--at", "0.2", *XY]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report.html").is_file()
+    assert "samples_seen" in done.stdout

@@ -10,11 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 import scaling_studies
 from scaling_studies import commands
+from scaling_studies.curves import standard_error
+from scaling_studies.points import points_table, write_points
 
 Rows = Callable[..., list[dict[str, Any]]]
 Table = Callable[[list[dict[str, Any]]], pd.DataFrame]
@@ -46,15 +50,38 @@ def test_fits_of_other_points_are_refused(
         step(tmp_path)
 
 
-def test_unmeasured_runs_are_told_after_collecting(study: Path) -> None:
-    assert commands.unmeasured(study) == [
-        "digpt-micro-u1000 (failed: loss is <b>NaN</b> & stays so)",
-        "xtra-midi-u1000 (pending: never started)",
-    ]
-
-
 def test_fits_say_their_schema_version(study: Path) -> None:
     assert json.loads((study / "fits.json").read_text())["schema_version"] == 2
+
+
+def test_a_study_is_fitted_drawn_and_reported_by_the_errors_of_another_probe(curve_rows: Rows, tmp_path: Path) -> None:
+    rows = [row | {"error_attentive": round(row["value"] / 2, 4)} for row in curve_rows()]
+    points = points_table([*rows, *curve_rows("aim", images=(100,))])
+    write_points(tmp_path / "points.csv", points)
+    commands.fit(tmp_path, y="error_attentive")
+    fits = json.loads((tmp_path / "fits.json").read_text())
+    assert fits["metric"] == "attentive_probe_error"
+    fitted = next(curve for curve in fits["curves"] if curve["x"] == "unique_images")
+    residuals = {one["run"]: (one["value"], one["sigma"]) for one in fitted["residuals"]}
+    errors = np.array([row["error_attentive"] for row in rows])
+    expected = zip(errors, standard_error(errors, np.full(len(rows), 10_000)), strict=True)
+    assert residuals == {row["name"]: pytest.approx(each) for row, each in zip(rows, expected, strict=True)}
+
+    text = commands.report(tmp_path).read_text()
+    assert "Errors are attentive-probe errors" in text
+    assert "aim-nano-u100 (completed: no error_attentive)" in text
+    assert "linear" not in text
+    cover = json.loads((tmp_path / "figures" / "cover.json").read_text())
+    assert cover["y_label"] == "attentive-probe error (%)"
+    (series,) = cover["panels"][0]["series"]
+    ends = [binomtest(round(1e4 * error), 10_000).proportion_ci(0.95, method="wilson") for error in errors]
+    assert series["low"] == pytest.approx([end.low for end in ends], abs=1e-6)
+    assert series["high"] == pytest.approx([end.high for end in ends], abs=1e-6)
+
+    with pytest.raises(ValueError, match="no trained run has a result yet with error_knn"):
+        commands.fit(tmp_path, y="error_knn")
+    with pytest.raises(ValueError, match="y 'accuracy' is none of error, error_attentive, error_knn"):
+        commands.fit(tmp_path, y="accuracy")
 
 
 def test_importing_the_commands_imports_no_training_package() -> None:

@@ -71,6 +71,35 @@ def test_other_numbers_of_samples_on_one_set_make_a_curve_of_their_own(curve_row
     assert curves_over_samples_seen(table(curve_rows()), 4) == []
 
 
+def test_runs_from_streams_are_on_curves_over_samples_and_parameters_only(curve_rows: Rows, table: Table) -> None:
+    streamed: dict[str, Any] = {"images": (1_000,), "pretrain_data": "stream@0123456789ab"}
+    rows = [
+        row | {"unique_images": None}
+        for preset in ("nano", "micro", "mini", "midi")
+        for seen in (1_000, 2_000, 4_000, 8_000)
+        for row in curve_rows(preset=preset, samples_seen=seen, **streamed)
+    ]
+    points = table(rows)
+    assert curves_over_unique_images(points, 4) == []
+    curves = curves_over_samples_seen(points, 4)
+    assert [(curve.preset, curve.held, len(curve.points)) for curve in curves] == [
+        (preset, {"unique_images": None}, 4) for preset in ("nano", "micro", "mini", "midi")
+    ]
+    over_params = only(curves_over_params(points, 4))
+    assert over_params.held == {"unique_images": None, "samples_seen": 8_000}
+    assert list(over_params.points["params_encoder"]) == [30_000, 210_000, 1_200_000, 2_700_000]
+
+
+def test_a_known_set_with_enough_points_goes_before_streams(curve_rows: Rows, table: Table) -> None:
+    rows = [row for seen in (1_000, 2_000, 4_000, 8_000) for row in curve_rows(images=(10,), samples_seen=seen)]
+    streamed = [row | {"name": f"{row['name']}-streamed", "unique_images": None} for row in rows]
+    curve = only(curves_over_samples_seen(table(rows + streamed), 4))
+    assert curve.held == {"unique_images": 10}
+    assert list(curve.points["name"]) == [row["name"] for row in rows]
+    curve = only(curves_over_samples_seen(table(rows[:2] + streamed), 4))
+    assert curve.held == {"unique_images": None}
+
+
 def test_a_run_that_lost_its_cell_is_on_no_curve(curve_rows: Rows, table: Table) -> None:
     lost = curve_rows(cell="c", chosen=False, val_loss=2.0)
     curve = only(curves_over_unique_images(table(curve_rows() + lost), 4))

@@ -34,10 +34,13 @@ def numbers(value: Any) -> list[Any]:
 
 
 def test_every_figure_is_written_in_all_formats(study: Path) -> None:
-    drawn = {path.stem for path in (study / "figures").iterdir()}
+    index = json.loads((study / "figures" / "index.json").read_text())
+    drawn = set(index["drawn"])
+    assert {path.stem for path in (study / "figures").iterdir()} == drawn | {"index"}
+    assert index["schema_version"] == 1
     assert {"cover", "error_vs_unique_images", "error_vs_params", "iso_loss", "residuals"} <= drawn
     assert "efficiency_over_unique_images" in drawn
-    assert drawn <= set(FIGURES)
+    assert drawn | set(index["left_out"]) == set(FIGURES)
     for name in drawn:
         with Image.open(study / "figures" / f"{name}.png") as image:
             assert image.format == "PNG"

@@ -113,13 +113,35 @@ def test_against_parameters_there_is_one_curve_per_number_of_samples(points: pd.
     assert [len(one["x"]) for one in series] == [len(PARAMS)] * len(SAMPLES)
 
 
-def test_the_envelope_stands_with_its_bins_and_rows(points: pd.DataFrame) -> None:
+def test_the_envelope_stands_on_the_runs_that_make_it(points: pd.DataFrame) -> None:
     found = envelope(points, compute="flops", y="error")
-    *_, line = series_of(error_vs_compute(points, found, until=1e20))
+    drawing = error_vs_compute(points, found, until=1e20)
+    *_, line = series_of(drawing)
     assert line["label"] == f"envelope: {found.line.scale:.3g} C^{found.line.exponent:.3f}"
-    assert line["y"] == found.table["error"].tolist()
+    rows = points.loc[[int(name) for name in line["names"]]]
+    assert len(rows) == 5
+    assert (line["x"], line["y"]) == (rows["flops"].tolist(), rows["error"].tolist())
+    crosses = next(one for one in drawing.figure.axes[0].lines if one.get_marker() == "x")
+    assert crosses.get_xdata().tolist() == rows["flops"].tolist()
+    assert drawing.document()["envelope"]["centers"] == found.table["centre"].tolist()
     np.testing.assert_allclose(line["line"]["y"], found.line.predict(np.array(line["line"]["x"])))
     assert "flops drawn to" in error_vs_compute(points, found, until=1e20).warnings[0]
+
+
+def test_an_axis_of_compute_is_labelled_in_the_unit_of_its_own_column(tmp_path: Path) -> None:
+    table = example_points().rename(columns={"flops": "gmacs_total"})
+    table.to_csv(tmp_path / "theirs.csv", index=False)
+    theirs = load_points(tmp_path / "theirs.csv", columns={"flops": "gmacs_total"})
+    one_method = theirs[theirs["objective"] == "xtra"]
+    labels = [error_vs_compute(rows).figure.axes[0].get_xlabel() for rows in (example_points(), theirs, one_method)]
+    assert labels == [f"training compute ({unit})" for unit in ("FLOP", "gmacs_total", "gmacs_total")]
+
+    columns = {"budget": "budget", "params": "params", "y": "error"}
+    example_isoflop_points().rename(columns={"budget": "gmacs"}).to_csv(tmp_path / "budgets.csv", index=False)
+    rows = load_points(tmp_path / "budgets.csv", columns={"budget": "gmacs"})
+    figure = isoflop_parabolas(rows, isoflop(rows, **columns), **columns).figure
+    assert figure.axes[1].get_xlabel() == "compute budget (gmacs)"
+    assert all(text.get_text().endswith(" gmacs") for text in figure.legends[0].get_texts())
 
 
 def test_isoflop_parabolas_give_the_known_exponent() -> None:

@@ -37,6 +37,7 @@ def changed(row: int, column: str, value: float) -> pd.DataFrame:
         (curve(error=["a"] * 12), "row 1, column error: 'a' is not a number (and 11 more rows)"),
         (curve(error=100 * curve()["error"].to_numpy()), "per cent? Divide it by 100"),
         (curve(samples_seen=1e6), "column samples_seen is 1e+06 in all 12 rows: one size only"),
+        (curve()[:1], "in the only row: one size only makes no curve"),
         (curve(error=0.2), "column error is 0.2 in all 12 rows: a constant column"),
         (curve(error=0.9 - 3 * X**-0.4), "which no saturating power law does: is it an accuracy? Then fit 1 - error"),
         (curve()[:3], "not enough points: 3 distinct samples_seen, a saturating power law needs 4, law m1 needs 3"),

@@ -6,15 +6,19 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scaling_studies.points import read_points
+from scaling_studies import commands
+from scaling_studies.points import points_table, read_points, write_points
 from scaling_studies.provenance import provenance
-from scaling_studies.report import render_report
+
+Rows = Callable[..., list[dict[str, Any]]]
 
 
 class Page(HTMLParser):
@@ -115,6 +119,7 @@ def test_it_ranks_laws_and_gives_constants_of_curves_and_surfaces(page: Page, st
     for curve in fits["law_ranking"]:
         for row in curve["rows"]:
             assert row["law"] in text
+    assert "bnsl (needs 7 different x, has 4)" in text
     for one in [*fits["curves"], *fits["surface"]]:
         for name, value in one.get("params", {}).items():
             assert f"{name} = {value['value']:.3g}" in text
@@ -136,10 +141,42 @@ def test_commits_of_the_runs_are_counted(study: Path, tmp_path: Path) -> None:
     assert provenance(tmp_path, read_points(study / "points.csv")).commits == {"c0ffee": 2, "not recorded": 1}
 
 
-def test_warnings_of_fits_are_shown(study: Path) -> None:
-    points, fits = read_points(study / "points.csv"), json.loads((study / "fits.json").read_text())
-    html = render_report(study, points, fits | {"warnings": ["tune cell <7> is open"]})
-    assert "tune cell &lt;7&gt; is open" in html
+@pytest.fixture
+def small_study(curve_rows: Rows, tmp_path: Path) -> Path:
+    """A study of three runs with its figures, which raw pixels beat; one is of a tune cell that is still open."""
+    rows = [*curve_rows(images=(100, 1_000)), {"name": "other", "status": "running", "cell": "<7>"}]
+    rows[1]["cell"] = "<7>"
+    pixels = {"objective": "raw_pixels", "kind": "raw_pixels", "train_flops": 0.0, "samples_seen": 0}
+    rows += [*curve_rows("aim", images=(100,)), curve_rows(images=(0.1,))[0] | pixels | {"name": "raw", "value": 0.1}]
+    rows[-1] |= {"value_low": 0.09, "value_high": 0.11, "unique_images": 0, "preset": None}
+    write_points(tmp_path / "points.csv", points_table(rows))
+    commands.fit(tmp_path)
+    commands.plot(tmp_path)
+    return tmp_path
+
+
+def test_warnings_of_fits_are_shown(small_study: Path) -> None:
+    html = commands.report(small_study).read_text()
+    assert "tune cell &lt;7&gt;: 1 of 2 runs have no result, its choice is not final" in html
+    assert "<strong>None</strong> of the 3 trained runs beats raw pixels (their error is not lower)." in html
+    assert "Not compared: " in html
+    assert "AIM: column unique_images is 100 in the only row: one size only makes no curve" in html
+
+
+def test_it_embeds_what_plot_drew_of_the_same_fits_and_draws_anew_of_others(small_study: Path) -> None:
+    figure = small_study / "figures" / "error_vs_params.svg"
+    drawn = figure.read_text()
+    figure.write_text(drawn.replace("</svg>", "<!-- edited --></svg>"))
+    embedded = base64.b64encode(figure.read_bytes()).decode()
+    assert embedded in commands.report(small_study).read_text()
+
+    points = read_points(small_study / "points.csv")
+    write_points(small_study / "points.csv", points[points["name"] != points["name"][0]])
+    (small_study / "figures" / "residuals.png").write_text("of a study that could be fitted")
+    commands.fit(small_study)
+    assert embedded not in commands.report(small_study).read_text()
+    assert "edited" not in figure.read_text()
+    assert not (small_study / "figures" / "residuals.png").exists()
 
 
 def test_the_figures_that_could_not_be_drawn_are_named(page: Page) -> None:
