@@ -20,7 +20,7 @@ from scaling_studies import commands
 
 
 def run_demo(output: Path, console: Console, overrides: Sequence[str] = ()) -> None:
-    """Build shards, train a small CLIP and a study of 43 runs, fit and report, all in `output`.
+    """Build shards, train a small CLIP and a study of 51 runs, fit and report, all in `output`.
 
     Raises `ValueError` when runs did not complete; what they left is kept and a second call goes on.
     """
@@ -32,7 +32,7 @@ def run_demo(output: Path, console: Console, overrides: Sequence[str] = ()) -> N
         console.print("[bold]2/4[/] a small CLIP, whose tokens D-iGPT will predict")
         trained = train_clip_on_shards(shards, clip, image_size=32, patch_size=8, width=64, depth=4, samples_seen=8000)
         console.print(trained.summary())
-    console.print("[bold]3/4[/] the study: XTRA and AIM, four sizes, four numbers of unique images; one D-iGPT")
+    console.print("[bold]3/4[/] the study: XTRA and AIM, four sizes, five numbers of unique images; one D-iGPT")
     places = [f"data.shards={shards}", f"probe_data.shards={shards}", f"teacher.checkpoint={clip}"]
     study_file = Path(str(resources.files("arvis_scale.slurm.studies"))) / "demo.yaml"
     study = load_study(study_file, output, [*places, *overrides])
