@@ -46,14 +46,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value")]
 
 
 @app.command()
-def collect(folder: StudyFolder) -> None:
+def collect(
+    folder: StudyFolder,
+    method: Annotated[
+        list[str] | None, typer.Option(help="these methods alone; again for several", show_default=False)
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="folder of points.csv", show_default="DIR")] = None,
+) -> None:
     """Gather the runs' results into DIR/points.csv.
 
     Example: `arvis-scale study collect runs/demo`
     """
     from scaling_studies import commands
 
-    console.print(str(commands.collect(folder)))
+    console.print(str(commands.collect(folder, method or (), output)))
 
 
 @app.command()

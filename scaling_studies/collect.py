@@ -8,6 +8,7 @@ still runs, never started or left an unreadable result is a row that says so, an
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,26 @@ def collect(study_dir: Path) -> pd.DataFrame:
     rows = [_row(runs_dir / name) | {"cell": cells.get(name)} for name in names]
     _choose(rows)
     return points_table([*rows, *_imported(study_dir)])
+
+
+def of_methods(points: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """The rows of some methods, and raw pixels; runs without a result by their names, which begin with the method.
+
+    Raises `ValueError` for a method that no run is of.
+    """
+    known = sorted(points["objective"].dropna().unique(), key=len, reverse=True)
+    unknown = [name for name in methods if name not in known]
+    if unknown:
+        raise ValueError(f"no run is of method {unknown[0]!r}; there are {', '.join(sorted(known))}")
+
+    def method_of(row: Any) -> str | None:
+        if not pd.isna(row.objective):
+            return str(row.objective)
+        name = str(row.name_).removeprefix("untrained-")
+        return next((method for method in known if name.startswith(f"{method}-")), None)
+
+    found = [method_of(row) for row in points.rename(columns={"name": "name_"}).itertuples()]
+    return points[[method in methods or method == "raw_pixels" for method in found]].reset_index(drop=True)
 
 
 def _planned(sweep_file: Path) -> dict[str, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,21 @@ from scaling_studies.report import write_report
 from scaling_studies.study import FITS_SCHEMA, LAW, fit_study
 
 
-def collect(study_dir: Path) -> Path:
-    """Write STUDY/points.csv from the run folders; returns its path. Raises `ValueError` when there are none."""
-    path = study_dir / "points.csv"
-    write_points(path, collecting.collect(study_dir))
-    return path
+def collect(study_dir: Path, methods: Sequence[str] = (), output: Path | None = None) -> Path:
+    """Write STUDY/points.csv from the run folders; returns its path. Raises `ValueError` when there are none.
+
+    `methods`: these alone (none: all), and raw pixels, into the folder `output`: a part that is fitted, plotted and
+    reported like a study.
+    """
+    points = collecting.collect(study_dir)
+    if methods:
+        if output is None or output.resolve() == study_dir.resolve():
+            raise ValueError("a part of a study needs a folder of its own: give --output with --method")
+        points = collecting.of_methods(points, methods)
+    folder = output or study_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    write_points(folder / "points.csv", points)
+    return folder / "points.csv"
 
 
 def fit(study_dir: Path, law: str = LAW, y: str = "error") -> Path:

@@ -53,18 +53,21 @@ def power_line(x: Array, y: Array, *, level: float = 0.95) -> PowerLine:
 
 @dataclass(frozen=True, eq=False)
 class Envelope:
-    """Lower envelope: per bin of compute its `centre`, the lowest `y` and its row; `line` through (centre, y)."""
+    """Lower envelope: per bin of compute the row of the lowest `y`, and `at`, its compute in `line` through (at, y)."""
 
     table: pd.DataFrame
     line: PowerLine
 
 
-def envelope(points: Points, *, compute: str, y: str, num_bins: int = 5, margin: float = 0.1) -> Envelope:
+def envelope(
+    points: Points, *, compute: str, y: str, num_bins: int = 5, margin: float = 0.1, at: str = "centers"
+) -> Envelope:
     """Approach 1: the lowest y in each of `num_bins` equal bins of log10 compute, and the power law through them.
 
     Bins go from the smallest compute to `margin` (in log10) beyond the largest, which keeps the largest inside (Cherti
-    et al. 2022, arXiv 2212.07143). Empty bins are left out. `table` keeps the lowest rows' other columns, from which
-    `power_line(table[compute], table["params"])` is N_opt(C).
+    et al. 2022, arXiv 2212.07143). Empty bins are left out. The line takes these y at the centers of their bins, as
+    published, or with `at="runs"` at the compute of the runs, which few or uneven budgets need. `table` keeps the
+    lowest rows' other columns, from which `power_line(table[compute], table["params"])` is N_opt(C).
     """
     table = points if isinstance(points, pd.DataFrame) else pd.DataFrame(dict(points))
     values, errors = _positive(table, compute), _positive(table, y)
@@ -72,8 +75,11 @@ def envelope(points: Points, *, compute: str, y: str, num_bins: int = 5, margin:
     edges = np.linspace(log_c.min(), log_c.max() + margin, num_bins + 1)
     bins = np.digitize(log_c, edges[1:-1])
     lowest = [int(np.flatnonzero(bins == k)[np.argmin(errors[bins == k])]) for k in np.unique(bins)]
-    centres = 10 ** ((edges[:-1] + edges[1:]) / 2)[np.unique(bins)]
-    return Envelope(table.iloc[lowest].assign(centre=centres), power_line(centres, errors[lowest]))
+    if at not in ("centers", "runs"):
+        raise ValueError(f"at={at!r} is neither 'centers' nor 'runs'")
+    centers = 10 ** ((edges[:-1] + edges[1:]) / 2)[np.unique(bins)]
+    places = centers if at == "centers" else values[lowest]
+    return Envelope(table.iloc[lowest].assign(at=places), power_line(places, errors[lowest]))
 
 
 @dataclass(frozen=True, eq=False)

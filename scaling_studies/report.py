@@ -33,8 +33,7 @@ CAPTIONS = {
     "error_vs_params": "Error against encoder parameters, at the largest pretraining set with enough encoder sizes. "
     f"{_RUNS}",
     "error_vs_compute": "Error against training compute of every run. Crosses: the lowest error in each of five equal "
-    "bins of log compute; line: the power law through them, each put at the center of its bin (approach 1 of Hoffmann "
-    "et al. 2022).",
+    "bins of log compute; line: the power law through them (approach 1 of Hoffmann et al. 2022).",
     "iso_loss": "Contours of equal error of the law fitted over encoder parameters and data, inside the data only.",
     "efficiency_over_unique_images": f"Sample efficiency in unique images, at the largest encoder. {_RATIO}",
     "efficiency_over_samples_seen": f"Sample efficiency in samples seen, at the largest encoder. {_RATIO}",

@@ -29,8 +29,8 @@ def error_vs_compute(
 ) -> Drawing:
     """y against the column `compute`, one marker per value of `by`, and the `envelope` (of `compute.envelope`).
 
-    Crosses are the runs that make it. Its power law, which goes through their y at the centers of their bins, is drawn
-    over the data and dashed on to `until`; rows and centers are listed in the JSON.
+    Crosses are the runs that make it. Its power law is drawn over the data and dashed on to `until`; the runs, and the
+    compute at which the law takes their y, are listed in the JSON.
     """
     names = points[by].astype(str) if by in points else pd.Series("all", index=points.index)
     rows = numbers(points, compute, y)
@@ -43,7 +43,7 @@ def error_vs_compute(
     panel = Panel("", compute, compute_label(points, compute), series)
     drawing = panels_drawing("error_vs_compute", [panel], y=y, y_label=value_label(y), percent=is_error(y))
     if envelope is not None:
-        drawing.data["envelope"] = vars(envelope.line) | {"centers": envelope.table["centre"].tolist()}
+        drawing.data["envelope"] = vars(envelope.line) | {"at": envelope.table["at"].tolist()}
     return drawing
 
 

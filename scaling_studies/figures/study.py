@@ -36,7 +36,7 @@ def study_error_vs_compute(points: pd.DataFrame, fits: Fits) -> Drawing:
         raise NothingToDrawError("fewer than 2 different training budgets were measured")
     rows = rows.rename(columns={"value": fits["metric"]})
     try:
-        lowest = envelope(rows, compute="train_flops", y=fits["metric"])
+        lowest = envelope(rows, compute="train_flops", y=fits["metric"], at="runs")
     except ValueError as error:  # budgets so near each other that one bin holds them all
         raise NothingToDrawError(f"training budgets are too near each other for an envelope: {error}") from error
     return error_vs_compute(rows, lowest, compute="train_flops", y=fits["metric"])

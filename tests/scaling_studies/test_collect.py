@@ -236,6 +236,22 @@ def test_runs_without_probes_are_rows_without_a_value_that_tuning_can_choose_fro
     assert points["chosen"].tolist() == [False, True]
 
 
+def test_a_part_of_a_study_has_some_methods_and_raw_pixels(tmp_path: Path, result: Result, write_run: WriteRun) -> None:
+    for method in ("XTRA-k2", "XTRA-k2-longtail", "AIM"):
+        write_run(tmp_path, f"{method}-nano", "completed", result(f"{method}-nano") | {"method": method})
+        write_run(tmp_path, f"{method}-micro", "failed")
+    pixels = {"kind": "raw_pixels", "objective": "raw_pixels", "preset": None, "params_encoder": 0, "params_total": 0}
+    write_run(tmp_path, "raw-pixels", "completed", result("raw-pixels") | pixels)
+    part = tmp_path / "parts" / "k2"
+    points = read_points(commands.collect(tmp_path, ["XTRA-k2"], part))
+    assert points["name"].tolist() == ["XTRA-k2-micro", "XTRA-k2-nano", "raw-pixels"]
+    assert (part / "points.csv").is_file() and not (tmp_path / "points.csv").exists()
+    with pytest.raises(ValueError, match="no run is of method 'xtra'; there are AIM, XTRA-k2, XTRA-k2-longtail"):
+        commands.collect(tmp_path, ["xtra"], part)
+    with pytest.raises(ValueError, match="needs a folder of its own: give --output"):
+        commands.collect(tmp_path, ["AIM"])
+
+
 def test_another_rule_than_val_loss_is_refused(tmp_path: Path, result: Result, write_run: WriteRun) -> None:
     write_run(tmp_path, "a", "completed", result("a"))
     write_sweep(tmp_path, {"keys": ["seed"], "by": "train_loss"}, {"a": "a"})

@@ -63,7 +63,17 @@ def test_the_envelope_takes_the_lowest_of_each_bin() -> None:
     found = envelope(points, compute="flops", y="error", num_bins=3)
     assert list(found.table["error"]) == [0.8, 0.5, 0.2]
     edges = np.linspace(0, 6.1, 4)
-    np.testing.assert_allclose(np.log10(found.table["centre"]), (edges[1:] + edges[:-1]) / 2)
+    np.testing.assert_allclose(np.log10(found.table["at"]), (edges[1:] + edges[:-1]) / 2)
+    with pytest.raises(ValueError, match="at='middle' is neither"):
+        envelope(points, compute="flops", y="error", at="middle")
+
+
+def test_the_envelope_of_uneven_budgets_goes_through_its_runs() -> None:
+    flops = np.array([1.0, 30.0, 40.0, 5e3, 6e3])
+    points = pd.DataFrame({"flops": flops, "error": 2 * flops**-0.1})
+    found = envelope(points, compute="flops", y="error", num_bins=3, at="runs")
+    assert list(found.table["at"]) == list(found.table["flops"]) == [1.0, 40.0, 6e3]
+    assert (found.line.scale, found.line.exponent) == pytest.approx((2, -0.1))
 
 
 def test_repeating_data_shifts_compute_from_parameters_to_nothing_better() -> None:

@@ -123,7 +123,7 @@ def test_the_envelope_stands_on_the_runs_that_make_it(points: pd.DataFrame) -> N
     assert (line["x"], line["y"]) == (rows["flops"].tolist(), rows["error"].tolist())
     crosses = next(one for one in drawing.figure.axes[0].lines if one.get_marker() == "x")
     assert crosses.get_xdata().tolist() == rows["flops"].tolist()
-    assert drawing.document()["envelope"]["centers"] == found.table["centre"].tolist()
+    assert drawing.document()["envelope"]["at"] == found.table["at"].tolist()
     np.testing.assert_allclose(line["line"]["y"], found.line.predict(np.array(line["line"]["x"])))
     assert "flops drawn to" in error_vs_compute(points, found, until=1e20).warnings[0]
 
