@@ -19,7 +19,15 @@ from scaling_studies.figures.saved import SavedFigure, SavedFigures, saved_figur
 from scaling_studies.points import measured, missing_runs
 from scaling_studies.provenance import provenance
 from scaling_studies.references import num_held
-from scaling_studies.statements import METRIC_NAMES, UNITS, count, efficiency_statement, method_name, percent
+from scaling_studies.statements import (
+    METRIC_NAMES,
+    UNITS,
+    count,
+    difference_statement,
+    efficiency_statement,
+    method_name,
+    percent,
+)
 
 _RUNS = (
     "Bars: 95% binomial intervals of the probe. Lines: fitted law with its 95% bootstrap band, dashed beyond the "
@@ -75,6 +83,7 @@ def _render(template: str, content: dict[str, Any], *, is_html: bool) -> str:
         axis=_axis,
         cell=_markdown_cell,
         curve_title=_curve_title,
+        difference=difference_statement,
     )
     source = resources.files("scaling_studies").joinpath(template).read_text("utf-8")
     return environment.from_string(source).render(**content)
@@ -95,7 +104,7 @@ def _content(study_dir: Path, points: pd.DataFrame, fits: dict[str, Any], figure
         "rankings": [_ranking(curve) for curve in fits.get("law_ranking", [])],
         "figures": [_figure(figure) for figure in figures.drawn if figure.name not in _LEFT_OUT],
         "not_drawn": {name: why for name, why in figures.left_out.items() if name not in _LEFT_OUT},
-        "fits": {"surface": [], "crossings": [], "predictions": [], "warnings": []} | fits,
+        "fits": {"surface": [], "crossings": [], "differences": [], "predictions": [], "warnings": []} | fits,
         "shortfalls": _shortfalls(points, fits),
         "verdicts": _VERDICTS,
         "num_trained": int((measured(points)["kind"] == "trained").sum()),

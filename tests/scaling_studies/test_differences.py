@@ -1,0 +1,66 @@
+"""Differences of methods at equal settings, against the paired t-test of scipy and by hand."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from scaling_studies.differences import difference_rows
+from scaling_studies.statements import difference_statement
+
+
+def points_of(errors: dict[str, Any], settings: list[tuple[str, int, int, int]]) -> pd.DataFrame:
+    """Rows of trained runs, as far as differences read them."""
+    rows = [
+        {"objective": method, "kind": "trained", "chosen": True, "value": value}
+        | dict(zip(("preset", "unique_images", "samples_seen", "seed"), setting, strict=True))
+        for method, values in errors.items()
+        for setting, value in zip(settings, values, strict=True)
+        if value is not None
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_with_one_setting_per_group_it_is_the_paired_t_test() -> None:
+    settings = [(preset, 100, 1000, seed) for preset, seed in product(("nano", "micro"), range(3))]
+    rng = np.random.default_rng(0)
+    errors = {"aim": rng.uniform(0.3, 0.5, 6), "xtra": rng.uniform(0.3, 0.5, 6)}
+    [row] = difference_rows(points_of(errors, settings))
+    expected = stats.ttest_rel(errors["xtra"], errors["aim"]).confidence_interval(0.95)
+    assert (row["method_1"], row["method_2"]) == ("xtra", "aim")
+    assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
+    assert row["num_lower"] == int((errors["xtra"] < errors["aim"]).sum())
+
+
+def test_settings_of_one_size_and_seed_are_one_group() -> None:
+    settings = [("nano", 10, 1000, 0), ("nano", 100, 1000, 0), ("nano", 100, 2000, 0), ("micro", 10, 1000, 0)]
+    errors = {"xtra": [0.3, 0.3, 0.3, 0.3], "aim": [0.31, 0.32, 0.33, 0.34], "mae": [0.2, None, None, None]}
+    first, _, third = difference_rows(points_of(errors, settings))
+    assert (first["num_settings"], first["num_groups"], first["num_lower"]) == (4, 2, 4)
+    assert first["difference"] == pytest.approx(-0.03)  # of -0.02 for nano and -0.04 for micro
+    assert first["high"] - first["low"] == pytest.approx(2 * stats.t.ppf(0.975, 1) * 0.01)
+    assert third["num_settings"] == 1 and third["low"] is None
+    assert difference_statement(third) == (
+        "AIM minus MAE: +11.0 points (one encoder size and seed: no interval); AIM is lower in 0 of 1 settings."
+    )
+
+
+def test_methods_without_a_setting_in_common_are_not_compared() -> None:
+    settings = [("nano", 10, 1000, 0), ("nano", 100, 1000, 0)]
+    assert difference_rows(points_of({"xtra": [0.3, None], "aim": [None, 0.3]}, settings)) == []
+
+
+def test_intervals_hold_the_mean_difference() -> None:
+    rng, held = np.random.default_rng(1), 0
+    settings = [(preset, images, 1000, seed) for preset in ("a", "b", "c") for images in (1, 2) for seed in (0, 1)]
+    for _ in range(200):
+        by_group = {(preset, seed): rng.normal(0.02, 0.01) for preset in "abc" for seed in (0, 1)}
+        noise = [by_group[setting[0], setting[3]] + rng.normal(0, 0.005) for setting in settings]
+        [row] = difference_rows(points_of({"xtra": 0.5 + np.array(noise), "aim": [0.5] * len(settings)}, settings))
+        held += row["low"] <= 0.02 <= row["high"]
+    assert 0.91 <= held / 200 <= 0.99
