@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed-$(shell cat setup.cfg pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: install demo test test-unit test-large lint bench chaos fuzz coverage
+.PHONY: install demo study test test-unit test-large lint bench chaos fuzz coverage
 
 install: $(INSTALLED)
 
@@ -16,6 +16,11 @@ $(INSTALLED):
 
 demo: install
 	$(BIN)/arvis-scale demo
+
+# docs/studies/cifar10 again, from IMAGES, CIFAR-10 as a folder or an archive of images: hours on two cores. Started
+# again it goes on.
+study: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/studies/cifar10/run.sh "$(or $(IMAGES),$(error give IMAGES=FOLDER_OR_ARCHIVE))"
 
 # Every test has one thread, so that two fill two cores; those that start processes take up to 6 GB each. The tests on
 # Slurm have the machine to themselves.

@@ -7,6 +7,8 @@ on with. The destination appears whole, by a rename, or not at all.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ from arvis_scale.data.write_shards import write_shards
 SAMPLES_PER_SHARD = 10_000
 QUALITY = 95
 NUM_NAMED = 20  # skipped images that a summary names
+# What of a reason is about one file alone: reasons are counted without it.
+_DETAILS = re.compile(r"\s*[(:'\"<].*")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,9 @@ class BuildReport:
             f"{self.num_shards} shards, {self.num_bytes / 1e6:,.1f} MB, content hash {self.content_hash[:12]}"
         ]
         if self.skipped:
-            lines.append(f"skipped {len(self.skipped):,} image files:")
+            kinds = Counter(_DETAILS.sub("", image.reason) for image in self.skipped)
+            counts = "; ".join(f"{number:,} x {kind}" for kind, number in kinds.most_common())
+            lines.append(f"skipped {len(self.skipped):,} image files ({counts}):")
             lines += [f"  {image.path}: {image.reason}" for image in self.skipped[:NUM_NAMED]]
         if len(self.skipped) > NUM_NAMED:
             lines.append(f"  and {len(self.skipped) - NUM_NAMED:,} more, all named in {self.destination / INDEX_NAME}")

@@ -115,7 +115,8 @@ def test_unreadable_images_are_counted_named_and_skipped(tmp_path: Path, image_b
     assert reasons["cat/empty.png"] == "the file is empty"
     index = json.loads((tmp_path / "shards" / "index.json").read_text())
     assert {image["path"]: image["reason"] for image in index["skipped"]} == reasons
-    assert "skipped 5 image files" in report.summary() and "cat/cut.jpg" in report.summary()
+    assert "skipped 5 image files (" in report.summary() and "cat/cut.jpg" in report.summary()
+    assert "1 x the file is empty" in report.summary() and "2 x not a JPEG, PNG or WebP image" in report.summary()
 
 
 def test_unlabelled_images_have_no_labels(tmp_path: Path, image_bytes: Callable[..., bytes]) -> None:

@@ -32,6 +32,20 @@ arvis-scale sweep submit "$files/study.yaml" --output study data.shards=shards p
 for run in study/runs/*-u2048-n8192-s?; do
     grep -q '"attentive"' "$run/result.json" || arvis-scale probe "$run" --kind attentive
 done
-for step in collect fit plot report; do
-    arvis-scale study "$step" study
-done
+
+# One part for each question, fitted, drawn and reported by itself; m1, since three sizes and lengths bear no more.
+part() {
+    name=$1
+    shift
+    methods=$(printf -- ' --method %s' "$@")
+    # shellcheck disable=SC2086
+    arvis-scale study collect study $methods --output "parts/$name"
+    arvis-scale study fit "parts/$name" --law m1
+    arvis-scale study plot "parts/$name"
+    arvis-scale study report "parts/$name"
+}
+arvis-scale study collect study
+part blocks XTRA-k1 XTRA-k2 XTRA-k4 AIM
+part tokens D-iGPT-CLIP D-iGPT-CLIP-1dec D-iGPT-MAE D-iGPT-VQ D-iGPT-pixels
+part rivals XTRA-k2 D-iGPT-CLIP AIM iGPT MAE
+part longtail XTRA-k2 XTRA-k2-longtail AIM AIM-longtail MAE MAE-longtail
