@@ -58,7 +58,7 @@ def test_commands_of_the_pages(tmp_path, environment):
         (tmp_path / "photos" / "cat").mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(0, 255, (40, 48, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / "cat" / f"{number}.jpg")
-    (study,) = blocks(REPOSITORY / "docs" / "sweep.md", "yaml")
+    study, _ = blocks(REPOSITORY / "docs" / "sweep.md", "yaml")  # the other is a part of one
     (tmp_path / "my_study.yaml").write_text(study)
     (table,) = blocks(REPOSITORY / "docs" / "curves.md", "csv")
     (tmp_path / "runs.csv").write_text(table)
