@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from arvis_scale import cli
 from arvis_scale.data.build import build_shards
@@ -55,6 +56,13 @@ def test_files_that_are_not_what_they_should_be(refused, tmp_path):
     refused("samples_seen=0 must be at least 1", *clip, "--samples-seen", 0)
     refused("shards", *clip)
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_a_clip_model_needs_class_names(refused, tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.jpg")
+    build_shards(tmp_path, tmp_path / "shards")
+    refused("has no class names to write captions with", "weights", "train-clip", tmp_path / "shards", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.fixture(scope="module")
