@@ -45,8 +45,8 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str, *, newest_schema: int) -> dict[str, Any]:
-    """Read a JSON object that carries `schema_version`.
+def read_json(path: Path | str, *, newest_schema: int | None) -> dict[str, Any]:
+    """Read a JSON object that carries `schema_version`; None: one of others, which need not.
 
     Raises `ValueError` naming the file when it is not a JSON object, and when its schema is newer than this code knows.
     """
@@ -57,7 +57,8 @@ def read_json(path: Path | str, *, newest_schema: int) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid JSON ({error}); restore it or remove it") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, not a JSON object; restore it or remove it")
-    check_schema(path, value.get("schema_version"), newest_schema)
+    if newest_schema is not None:
+        check_schema(path, value.get("schema_version"), newest_schema)
     return value
 
 

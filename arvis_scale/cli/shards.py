@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from arvis_scale.cli.app import console, progress, shards_app
-from arvis_scale.config.hints import one_of
 
 
 @shards_app.command("build")
@@ -39,7 +38,6 @@ def shards_build(
     """
     from arvis_scale.data.build import build_index, build_shards
 
-    one_of("--on-bad-sample", on_bad_sample, ("raise", "skip"))
     rewriting = (shard_size, shard_bytes, shorter_side, column)
     if index_only and any(option is not None for option in rewriting):
         raise ValueError(

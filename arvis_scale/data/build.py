@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from arvis_scale.config.hints import one_of
 from arvis_scale.data.image_facts import summarize
 from arvis_scale.data.index import INDEX_NAME, DatasetIndex, SampleTable, SkippedImage, read_index, samples_folder
 from arvis_scale.data.index_shards import index_shards
@@ -110,6 +111,7 @@ def build_shards(
     `destination` holds anything else or the half of another build, when the source is missing, damaged as a whole or
     empty, when none of its images can be read, and when it changes while it is read.
     """
+    one_of("on_bad_sample", on_bad_sample, ("raise", "skip"))
     options = _options(samples_per_shard, bytes_per_shard, shorter_side, quality, columns, seed)
     source, report = str(source), progress or _silent
     if finished := _finished(source, destination, options.as_json()):
@@ -149,6 +151,7 @@ def build_index(
     image and, in a split that has labels, without one, are met by `on_bad_sample`. Raises `ValueError` as
     `build_shards` does, and when a shard is cut.
     """
+    one_of("on_bad_sample", on_bad_sample, ("raise", "skip"))
     source, report = str(source), progress or _silent
     options = {"index_only": True, "seed": seed}
     if finished := _finished(source, destination, options):

@@ -21,8 +21,8 @@ def open_mapped(path: Path) -> npt.NDArray[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # a damaged header that numpy takes for one of Python 2
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-    # SyntaxError, TokenError: numpy parses the header; OverflowError: a negative length in it.
-    except (OSError, ValueError, EOFError, SyntaxError, TokenError, OverflowError, UserWarning) as error:
+    # SyntaxError, TokenError, TypeError: numpy parses the header; OverflowError: a negative length in it.
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, OverflowError, UserWarning) as error:
         raise ValueError(" ".join(str(error).split())) from error
     if not isinstance(array, np.memmap):
         raise ValueError("an archive of arrays")

@@ -35,7 +35,7 @@ SHUFFLE_BUFFER = 1000  # samples of one worker, as encoded as they came
 # A worker whose share of the shards held nothing so many times in a row will not find anything.
 MAX_EMPTY_PASSES = 100
 # What opening a shard and reading a damaged tar, compressed or not, raise.
-SHARD_ERRORS = (OSError, tarfile.TarError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError)
+SHARD_ERRORS = (OSError, tarfile.TarError, EOFError, ValueError, TypeError, OverflowError, zlib.error, lzma.LZMAError)
 
 Batch = dict[str, torch.Tensor]
 
@@ -148,7 +148,10 @@ class _Passes(IterableDataset[Any]):
         if not self._stream.skips or not isinstance(error, SHARD_ERRORS):
             raise error
         bad[REASONS.index("missing_shard" if isinstance(error, FileNotFoundError) else "read_error")] += 1
-        _logger.warning("skipped in this pass: %s", _unreadable_shard(error))
+        if "duplicate" in str(error):
+            _logger.warning("skipped in this pass: %s", " ".join(map(str, error.args)))
+        else:
+            _logger.warning("skipped in this pass: %s", _unreadable_shard(error))
         return bool(error.args) and (error.args[-1] is None or error.args[-1] in self._stream.urls)
 
 

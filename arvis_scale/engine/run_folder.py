@@ -19,11 +19,13 @@ from typing import Any
 
 from arvis_scale.atomic import read_json, write_json
 from arvis_scale.engine import batch_job
+from arvis_scale.engine.exit_status import BAD_INPUT, STOPPED_BY_GUARD
 
 SCHEMA_VERSION = 1
 STATUS_SCHEMA_VERSION = 2
 # A running process refreshes its heartbeat more often than this; an older one is a run whose process is gone.
 STALE_AFTER_SECONDS = 120.0
+GIVEN_UP = "given up: "  # begins the reason of a run that its job does not start again
 ENDED_WITHOUT_A_WORD = "ended without a word (killed, or its node failed)"
 # Ends of earlier starts that a status keeps.
 MAX_ENDS = 20
@@ -123,6 +125,12 @@ class Status:
                 self.job, self.node,
             )
         ]  # fmt: skip
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it failed so that its job does not start it again."""
+        is_final = self.exit_status in (BAD_INPUT, STOPPED_BY_GUARD) or self.reason.startswith(GIVEN_UP)
+        return self.state == "failed" and is_final
 
     @property
     def last_reason(self) -> str:

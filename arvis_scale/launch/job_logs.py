@@ -52,7 +52,8 @@ class RunLog:
         open_files: dict[Path, _Tail] = {}
         while True:
             # Looked at before the files: what a run writes last is there when it is over.
-            is_over = watch.look().is_run_over(self._name)
+            is_given_up = RunFolder(self._folder / "runs" / self._name).status().is_given_up
+            is_over = watch.look().is_run_over(self._name, is_given_up=is_given_up)
             for prefix, file in _prefixed(log_files(self._folder, self._job)):
                 tail = open_files.setdefault(file, _Tail(file))
                 yield from (prefix + line for line in tail.new_lines())

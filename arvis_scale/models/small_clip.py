@@ -71,7 +71,9 @@ def train_small_clip(
 
     if patch_size < 1 or image_size % patch_size:
         raise ValueError(f"patch_size={patch_size} does not divide image_size={image_size}; choose a divisor")
-    if width % _HEAD_WIDTH:
+    if depth < 1:
+        raise ValueError(f"depth={depth} of the small CLIP model must be at least 1")
+    if width < 1 or width % _HEAD_WIDTH:
         raise ValueError(f"width={width} of the small CLIP model is not a multiple of {_HEAD_WIDTH}")
     config = _model_config(image_size, patch_size, width, depth)
     with torch.random.fork_rng(devices=[]):

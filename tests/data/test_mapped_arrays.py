@@ -32,6 +32,7 @@ def test_what_was_written_is_read(path: Path) -> None:
         (b"(5,)", b"(6,)", "."),
         (b"descr", b"de((r", "."),
         (b"}", b"", "."),
+        (b" 'fortran", b"b'fortran", "."),
     ],
 )
 def test_a_damaged_header_shifts_no_number(path: Path, old: bytes, new: bytes, said: str) -> None:

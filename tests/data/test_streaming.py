@@ -106,7 +106,7 @@ def test_a_bad_image_is_met_by_policy(tmp_path: Path, write_tar: TarWriter, tars
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-@pytest.mark.parametrize("content", [None, b"garbage" * 1000])
+@pytest.mark.parametrize("content", [None, b"garbage" * 1000, b"\x1f\x8b\x08"])
 def test_a_shard_that_is_none_stops_the_stream_in_one_line(
     tars: list[Path], content: bytes | None, num_workers: int
 ) -> None:
@@ -119,7 +119,9 @@ def test_a_shard_that_is_none_stops_the_stream_in_one_line(
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-@pytest.mark.parametrize(("content", "reason"), [(None, "missing_shard"), (b"garbage" * 1000, "read_error")])
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "missing_shard"), (b"garbage" * 1000, "read_error"), (b"\x1f\x8b\x08", "read_error")]
+)
 def test_under_skip_a_shard_that_is_none_is_counted_in_each_pass(
     tars: list[Path], content: bytes | None, reason: str, num_workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -188,12 +188,32 @@ def test_an_exported_encoder_is_a_teacher(tmp_path: Path) -> None:
     [tokens] = encoder(images)  # patches, then the class token
     torch.testing.assert_close(teacher(images), encoder.norm(tokens).roll(1, dims=1), atol=1e-5, rtol=1e-5)
     assert teacher_cost(config).forward_flops > 0
+    before = teacher_identity(config)
     (tmp_path / "exported").rename(tmp_path / "moved")
+    (tmp_path / "moved" / "README.md").write_text("another card")
     moved = TeacherConfig(kind="timm", checkpoint=str(tmp_path / "moved"))
-    before = {"kind": "timm", "architecture": None}
-    assert teacher_identity(moved) == teacher_identity(moved) | before
+    assert teacher_identity(moved) == before and before["architecture"] is None
+    trained_run(tmp_path / "other", objective="mae", seed=7)
+    export_encoder(tmp_path / "other", tmp_path / "others")
+    assert teacher_identity(replace(moved, checkpoint=str(tmp_path / "others"))) != before
     with pytest.raises(ValueError, match="says itself what it holds; leave teacher.architecture=vit_tiny out"):
         teacher_shape(replace(moved, architecture="vit_tiny"), **sizes)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"config.json": "{"}, "config.json is not valid JSON"),
+        ({"config.json": '{"a": 1}'}, "names no architecture of timm's"),
+        ({"config.json": '{"architecture": "vit_tiny_patch16_224"}'}, "has no model.safetensors"),
+    ],
+)
+def test_a_folder_that_is_none_of_timms_says_why(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=said) as caught:
+        teacher_shape(TeacherConfig(kind="timm", checkpoint=str(tmp_path)), image_size=32, patch_size=8)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_exported_encoder_with_a_mask_is_no_teacher(tmp_path: Path) -> None:

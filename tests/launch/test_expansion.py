@@ -67,6 +67,7 @@ def test_excluded_runs_are_left_out(runs):
     [
         ("exclude: [{preset: Micro}]", r"exclude\[0\] leaves out nothing, no run has {'preset': 'Micro'}"),
         ("exclude: [{seed: 0}, {seed: 1}]", "exclude leaves nothing to run"),
+        ("exclude: [{seed: []}]", r"exclude\[0\].seed is an empty list"),
         ("exclude: [{presett: nano}]", "exclude: unknown key 'presett'; did you mean 'preset'"),
         ("exclude: [{}]", "every entry of exclude must be a mapping of keys, not {}"),
         ("points: [{seed: 1, preset: L}]\nexclude: [{preset: L}]", r"points\[0\] is left out by exclude\[0\]"),

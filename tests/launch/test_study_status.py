@@ -160,8 +160,10 @@ def test_a_local_study_is_not_over_while_its_submission_lives(study):
     with held(study / ".lock"):
         status = study_status(study)
         assert not status.is_over
-        assert (status.is_run_over("done"), status.is_run_over("bad")) == (True, False)  # its job may try it again
-    assert study_status(study).is_over and study_status(study).is_run_over("bad")
+        assert status.is_run_over("done", is_given_up=False)
+        assert not status.is_run_over("bad", is_given_up=False)  # its job may try it again
+        assert status.is_run_over("bad", is_given_up=True)
+    assert study_status(study).is_over and study_status(study).is_run_over("bad", is_given_up=False)
 
 
 @pytest.mark.parametrize(("job", "is_over"), [("RUNNING", False), ("PENDING", False), ("FAILED", True)])

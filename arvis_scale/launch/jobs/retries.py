@@ -9,10 +9,9 @@ from arvis_scale.config import RunConfig, load_config
 from arvis_scale.engine.checkpointing.files import newest_step
 from arvis_scale.engine.exit_status import BAD_INPUT, FAILED, HANGING, OUT_OF_MEMORY, PREEMPTED, STOPPED_BY_GUARD
 from arvis_scale.engine.out_of_memory import fitted, half_micro_batch
-from arvis_scale.engine.run_folder import ENDED_WITHOUT_A_WORD, RunFolder, Status
+from arvis_scale.engine.run_folder import ENDED_WITHOUT_A_WORD, GIVEN_UP, RunFolder, Status
 from arvis_scale.launch.cancellation import is_cancelled
 
-_GIVEN_UP = "given up: "
 # What the processes that live on say when one of theirs is gone: their own nodes have done nothing wrong. In the words
 # of the kernel and gloo, of torch's store, and of NCCL (issues 795 and 2076 of its repository).
 _LOST_CONNECTION = (
@@ -76,8 +75,8 @@ def _after_out_of_memory(status: Status, config: RunConfig) -> tuple[Next, Statu
 
 
 def _given_up(status: Status, why: str) -> Status:
-    if status.reason.startswith(_GIVEN_UP):  # by an earlier start of the job
+    if status.reason.startswith(GIVEN_UP):  # by an earlier start of the job
         return status
     code = FAILED if status.exit_status in (None, PREEMPTED) else status.exit_status
     last = f"; the last: {status.reason or ENDED_WITHOUT_A_WORD}"
-    return replace(status, state="failed", exit_status=code, reason=f"{_GIVEN_UP}{why}{last}")
+    return replace(status, state="failed", exit_status=code, reason=f"{GIVEN_UP}{why}{last}")

@@ -93,10 +93,10 @@ class StudyStatus:
         """Whether nothing more happens to any run by itself."""
         return self.is_idle if self.executor != "slurm" else all(run.is_over for run in self.runs)
 
-    def is_run_over(self, name: str) -> bool:
-        """Whether nothing more happens to the run by itself; a failed one is tried again while its local job lives."""
+    def is_run_over(self, name: str, *, is_given_up: bool) -> bool:
+        """Whether nothing more happens to the run by itself; unless given up, a local job tries a failed one again."""
         run = next(run for run in self.runs if run.name == name)
-        may_retry = run.state == "failed" and self.executor != "slurm" and not self.is_idle
+        may_retry = run.state == "failed" and self.executor != "slurm" and not self.is_idle and not is_given_up
         return run.is_over and not may_retry
 
     def to_json(self) -> dict[str, Any]:

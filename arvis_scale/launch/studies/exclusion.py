@@ -13,6 +13,12 @@ class Exclusion:
     """Leaves out the runs that have all values of one entry, of a list any; refuses entries that cannot be meant so."""
 
     def __init__(self, entries: Sequence[Mapping[str, Any]], path: Path) -> None:
+        for number, entry in enumerate(entries):
+            for key, given in entry.items():
+                if given == []:
+                    raise ValueError(
+                        f"{path}: exclude[{number}].{key} is an empty list; name values in it"
+                    )
         self._entries = entries
         self._path = path
         self._matched = [False] * len(entries)

@@ -43,7 +43,10 @@ def check_rules_occur(rules: Rules, found: Mapping[str, Collection[tuple[Any, ..
             if not any(_is_met(value, other) for other in found[key]):
                 between = "; " if "," in key else ", "
                 names = between.join(sorted(", ".join(map(str, other)) for other in found[key]))
-                raise ValueError(f"{path}: rules.{key}.{value} is for no run: {key} is {names} in this study")
+                raise ValueError(
+                    f"{path}: rules.{key}.{value} is for no run: {key} is {names} in this study (what rules give does "
+                    "not count)"
+                )
 
 
 def _is_met(rule: Any, found: tuple[Any, ...]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from arvis_scale.atomic import read_json
 from arvis_scale.config import TeacherConfig
 from arvis_scale.models.fetch import FetchedWeights, read_fetched
 from arvis_scale.models.teachers.open_clip_teacher import from_open_clip, open_clip_shape
@@ -17,6 +18,7 @@ from arvis_scale.models.teachers.vq_teacher import from_vq, vq_shape
 
 # Written by `weights export` beside an encoder whose attention is not full.
 MASK_FILE = "attention_mask.safetensors"
+TIMM_WEIGHTS = "model.safetensors"  # as timm's own folders call them
 
 
 def teacher_shape(config: TeacherConfig, *, image_size: int, patch_size: int) -> TeacherShape:
@@ -87,6 +89,11 @@ def _in_timm_folder(config: TeacherConfig, folder: Path) -> TeacherConfig:
     """Return the configuration with file and architecture of one of timm's folders (`config.json` and weights)."""
     if not (folder / "config.json").is_file():
         return config
+    said = read_json(folder / "config.json", newest_schema=None)
+    if not isinstance(said.get("architecture"), str):
+        raise ValueError(f"{folder / 'config.json'} names no architecture of timm's; is {folder} one of its folders?")
+    if not (folder / TIMM_WEIGHTS).is_file():
+        raise ValueError(f"{folder} has no {TIMM_WEIGHTS}; save its weights as that")
     if config.architecture is not None:
         raise ValueError(f"{folder} says itself what it holds; leave teacher.architecture={config.architecture} out")
     if (folder / MASK_FILE).exists():
@@ -94,7 +101,7 @@ def _in_timm_folder(config: TeacherConfig, folder: Path) -> TeacherConfig:
             f"{folder} holds an encoder with an attention mask ({MASK_FILE}), which timm's models leave out; take a "
             "teacher with full attention"
         )
-    return replace(config, checkpoint=str(folder / "model.safetensors"), architecture=f"{TIMM_FOLDER}{folder}")
+    return replace(config, checkpoint=str(folder / TIMM_WEIGHTS), architecture=f"{TIMM_FOLDER}{folder}")
 
 
 def _architecture(config: TeacherConfig) -> str:

@@ -21,8 +21,10 @@ def teacher_identity(config: TeacherConfig) -> dict[str, str | None]:
     resolved, _ = resolve(config)
     assert resolved.checkpoint is not None and config.checkpoint is not None
     if resolved.architecture is not None and resolved.architecture.startswith(TIMM_FOLDER):
-        # Its architecture is in the folder, whose place is nobody's identity.
-        return {"kind": config.kind, "checkpoint": _sha256(Path(config.checkpoint)), "architecture": None}
+        # By what the folder says and holds; neither its place nor its README is anybody's identity.
+        files = (Path(config.checkpoint) / "config.json", Path(resolved.checkpoint))
+        digest = hashlib.sha256(" ".join(sha256_of(file) for file in files).encode()).hexdigest()
+        return {"kind": config.kind, "checkpoint": digest, "architecture": None}
     return {
         "kind": resolved.kind,
         "checkpoint": _sha256(Path(resolved.checkpoint)),
