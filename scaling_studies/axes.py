@@ -20,7 +20,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from scaling_studies.statements import METHOD_NAMES, count
+from scaling_studies.statements import count
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -55,8 +55,6 @@ GRAY = "#666666"
 LIGHT = "#e6e6e6"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
-_COLORS = {"xtra": "#0072B2", "aim": "#D55E00", "digpt": "#009E73", "igpt": "#CC79A7", "mae": "#E69F00"}
-_METHOD_MARKERS = {"xtra": "o", "aim": "s", "digpt": "D", "igpt": "^", "mae": "v"}
 _FOOTNOTE_CHARACTERS = 19  # per inch of figure, at its font size
 _FOOTNOTE_LINE = 0.125  # inches
 
@@ -73,20 +71,6 @@ def styled(draw: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
             return draw(*args, **kwargs)
 
     return with_style
-
-
-def color(objective: str, place: int = 6) -> str:
-    """Color of a method; `place` among unknown ones chooses theirs."""
-    return _COLORS.get(objective, OKABE_ITO[place % len(OKABE_ITO)])
-
-
-def marker(objective: str, place: int = 6) -> str:
-    return _METHOD_MARKERS.get(objective, MARKERS[place % len(MARKERS)])
-
-
-def is_known(objective: str) -> bool:
-    """Whether the method has a color of its own."""
-    return objective in METHOD_NAMES
 
 
 def ordered_colors(number: int) -> list[str]:
@@ -133,7 +117,7 @@ def compact(value: float) -> str:
 
 def thinned(ticks: list[float]) -> list[float]:
     """At most seven of the ticks, evenly."""
-    return ticks[:: math.ceil(len(ticks) / 7)]
+    return ticks[:: max(1, math.ceil(len(ticks) / 7))]
 
 
 def round_ticks(low: float, high: float) -> list[float]:

@@ -14,7 +14,7 @@ from scaling_studies import collect as collecting
 from scaling_studies.figures import save_figures
 from scaling_studies.points import of_metric, read_points, write_points
 from scaling_studies.report import write_report
-from scaling_studies.study import FITS_SCHEMA, LAW, fit_study
+from scaling_studies.study import FITS_SCHEMA, LAW, Y, fit_study
 
 
 def collect(study_dir: Path, methods: Sequence[str] = (), output: Path | None = None) -> Path:
@@ -34,7 +34,7 @@ def collect(study_dir: Path, methods: Sequence[str] = (), output: Path | None = 
     return folder / "points.csv"
 
 
-def fit(study_dir: Path, law: str = LAW, y: str = "error") -> Path:
+def fit(study_dir: Path, law: str = LAW, y: str = Y) -> Path:
     """Write STUDY/fits.json, all curves of the errors `y` fitted with `law`, from points.csv; returns its path."""
     path, points = study_dir / "fits.json", _points(study_dir)
     write_json(path, fit_study(points, law, y) | {"points_sha256": _sha256(points)})

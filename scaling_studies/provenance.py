@@ -15,10 +15,12 @@ import pandas as pd
 from arvis_scale import __version__
 from arvis_scale.atomic import read_json
 from scaling_studies.collect import SWEEP_SCHEMA
+from scaling_studies.study import LAW, Y
 
 _PACKAGES = ("numpy", "scipy", "pandas", "matplotlib")
 _FILES = ("study.yaml", "sweep.json", "points.csv", "fits.json")
 _STEPS = ("collect", "fit", "plot", "report")
+_FIT_DEFAULTS = {"law": LAW, "y": Y}
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,18 @@ class Provenance:
     versions: str
 
 
-def provenance(study_dir: Path, points: pd.DataFrame) -> Provenance:
-    """Read off the study folder; a part that is not there is empty. Raises `ValueError` for a broken sweep.json."""
+def provenance(study_dir: Path, points: pd.DataFrame, fits: dict[str, Any]) -> Provenance:
+    """Read off the study folder and its `fits`; a part that is not there is empty.
+
+    Raises `ValueError` for a broken sweep.json.
+    """
     file = study_dir / "sweep.json"
     sweep = read_json(file, newest_schema=SWEEP_SCHEMA) if file.is_file() else {}
     folder = shlex.quote(str(study_dir))
-    steps = [f"arvis-scale study {step} {folder}" for step in _STEPS]
+    chosen = "".join(
+        f" --{name} {fits[name]}" for name, default in _FIT_DEFAULTS.items() if fits.get(name, default) != default
+    )
+    steps = [f"arvis-scale study {step} {folder}{chosen if step == 'fit' else ''}" for step in _STEPS]
     files = [study_dir / name for name in _FILES]
     data_sets = {name: sorted(map(str, points[name].dropna().unique())) for name in ("pretrain_data", "probe_data")}
     return Provenance(

@@ -91,7 +91,7 @@ def _render(template: str, content: dict[str, Any], *, is_html: bool) -> str:
 
 def _content(study_dir: Path, points: pd.DataFrame, fits: dict[str, Any], figures: SavedFigures) -> dict[str, Any]:
     """Everything both templates show."""
-    origin = provenance(study_dir, points)
+    origin = provenance(study_dir, points, fits)
     return {
         "title": origin.study,
         "origin": origin,

@@ -3,6 +3,7 @@
 The document (`fits.json`, schema 2) holds everything that figures and report say about the laws. Numbers are finite or
 null, where an end is open or nothing is known.
 
+- `y` and `law`: what `fit_study` was asked for; `metric`: what y is;
 - `curves`: per objective and preset over unique images, and over samples seen where they vary; per objective over
   encoder parameters. `status` is `fitted`, or `refused` with a `reason`. All have `objective, preset, x, held,
   samples_seen, num_encoder_params, runs, notes` (`held.unique_images` is null for runs from streams); fitted ones also
@@ -50,13 +51,15 @@ from scaling_studies.surface_documents import (
     surface_document,
     surface_predictions,
 )
+from scaling_studies.tune_cells import cell_warnings
 
 FITS_SCHEMA = 2
 LAW = "m2"
+Y = "error"
 CONFIDENCE = 0.95
 
 
-def fit_study(points: pd.DataFrame, law: str = LAW, y: str = "error") -> dict[str, Any]:
+def fit_study(points: pd.DataFrame, law: str = LAW, y: str = Y) -> dict[str, Any]:
     """Fit all curves of a study with `law`; see the module's docstring for the document.
 
     `y` is the column of errors: `error`, that of the linear probe, or another of `points.METRICS`.
@@ -68,9 +71,10 @@ def fit_study(points: pd.DataFrame, law: str = LAW, y: str = "error") -> dict[st
         raise ValueError(f"law {law!r} is none of {', '.join(ERROR_LAWS)}, the laws of errors in one variable")
     if y not in METRICS:
         raise ValueError(f"y {y!r} is none of {', '.join(METRICS)}, the columns of errors of a study")
+    warnings = cell_warnings(points)
     points = of_metric(points, METRICS[y])
     if not (chosen(points)["kind"] == "trained").any():
-        probe = "" if y == "error" else f" with {y} (probe_data.kinds, arvis-scale probe --kind)"
+        probe = "" if y == Y else f" with {y} (probe_data.kinds, arvis-scale probe --kind)"
         raise ValueError(f"no trained run has a result yet{probe}: nothing to fit; see column status of the points")
     fitted = _fitted_curves(points, law)
     two = pairs(fitted)
@@ -80,6 +84,8 @@ def fit_study(points: pd.DataFrame, law: str = LAW, y: str = "error") -> dict[st
     return {
         "schema_version": FITS_SCHEMA,
         "metric": METRICS[y],
+        "y": y,
+        "law": law,
         "confidence": CONFIDENCE,
         "num_bootstrap": NUM_SAMPLES,
         "curves": documents,
@@ -102,7 +108,7 @@ def fit_study(points: pd.DataFrame, law: str = LAW, y: str = "error") -> dict[st
         "references": [vars(reference) for reference in references(points)],
         "shortfalls": [vars(found) | {"reference": found.reference.name} for found in shortfalls(points)],
         "missing_references": missing_references(points),
-        "warnings": _cell_warnings(points),
+        "warnings": warnings,
     }
 
 
@@ -132,15 +138,3 @@ def _predictions(fitted: list[FittedCurve], documents: list[dict[str, Any]]) -> 
         tested = None if test is None else ScoredReach(test["variable"], test["reach"], test["rmse"])
         rows += curve_predictions(item, others, tested)
     return rows
-
-
-def _cell_warnings(points: pd.DataFrame) -> list[str]:
-    """Tune cells whose choice is not final, in sentences."""
-    found = []
-    for cell, rows in points.groupby("cell", sort=True):
-        num_open, has_result = int(rows["value"].isna().sum()), rows["value"].notna()
-        if num_open:
-            found.append(f"tune cell {cell}: {num_open} of {len(rows)} runs have no result, its choice is not final")
-        if has_result.any() and not rows["chosen"][has_result].fillna(True).any():
-            found.append(f"tune cell {cell}: no run has a val_loss, so that none is chosen and none is on a curve")
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,11 +44,26 @@ def read_table(path: Path, columns: list[str] | None, where: list[str] | None) -
         same = cells == (number_of(value, f"--where {name}") if is_number else value)
         left = kept & (~same if is_not else same)
         if not same.any() or not left.any():
-            there = ", ".join(map(str, sorted(table[name][kept].dropna().unique())[:12]))
+            # A column of text may hold numbers too (of JSON, Parquet), which do not compare with it.
+            values = sorted(table[name][kept].dropna().unique(), key=None if is_number else str)
+            there = ", ".join(map(str, values[:12]))
             what = f"only {value!r} is there" if is_not and same.any() else f"no row has {value!r}; there are {there}"
             raise ValueError(f"{path}, column {name}: {what}")
         kept = left
     return check_points(path, table[kept])
+
+
+def measured_rows(table: pd.DataFrame, y: str, *, said: bool = False) -> pd.DataFrame:
+    """The rows with a `y`, which not all runs of a study have of every probe; all where none has one.
+
+    With `said` a line on stderr counts the others.
+    """
+    rows = table.dropna(subset=[y]) if y in table else table
+    if rows.empty:
+        return table
+    if said and len(rows) < len(table):
+        print(f"{len(table) - len(rows)} of {len(table)} rows have no {y} and are left out", file=sys.stderr)
+    return rows
 
 
 def check_methods(path: Path, columns: list[str] | None, by: str) -> None:
@@ -74,17 +90,17 @@ class TableFit:
     scale: str | None
 
     def fit(self) -> LawFit:
-        """The law fitted; `fixed` adds to what it holds by itself."""
-        return fit_law(self._points(), self.law, **self._options())
+        """The law fitted; `fixed` adds to what it holds by itself. A line on stderr counts the rows without y."""
+        return fit_law(measured_rows(self._table(), self.y, said=True), self.law, **self._options())
 
     def tested(self) -> ScoredReach | None:
         """What a test beyond the lower half of the last x has scored; `None` where it has too few points."""
         try:
-            return extrapolation_test(self._points(), self.law, **self._options()).tested
+            return extrapolation_test(measured_rows(self._table(), self.y), self.law, **self._options()).tested
         except ValueError:
             return None
 
-    def _points(self) -> pd.DataFrame:
+    def _table(self) -> pd.DataFrame:
         return read_table(self.path, self.columns, self.where)
 
     def _options(self) -> dict[str, Any]:
@@ -141,7 +157,8 @@ def ranking(
     fitting = [name for name, law in LAWS.items() if law.falls and len(law.variables) == len(names)]
     chosen = laws.split(",") if laws else fitting
     options = {name: {"sigma": sigma} for name in chosen}
-    table = rank_laws(read_table(path, columns, where), chosen, x=names, y=y, options=options)
+    points = measured_rows(read_table(path, columns, where), y, said=True)
+    table = rank_laws(points, chosen, x=names, y=y, options=options)
     if table["num_params"].isna().all():
         raise ValueError(f"no law can be fitted: {table['reason'][0]}")
     return table

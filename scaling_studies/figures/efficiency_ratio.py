@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from scaling_studies.axes import GRAY, MARKERS, OKABE_ITO, PANEL, footnote, round_ticks, styled, thinned
+from scaling_studies.axes import GRAY, PANEL, footnote, round_ticks, styled, thinned
 from scaling_studies.figures.drawing import Drawing, NothingToDrawError
 from scaling_studies.figures.error_curves import is_error, value_label
+from scaling_studies.figures.method_styles import Style, place_style
 from scaling_studies.figures.panels import place_legend
 from scaling_studies.laws import Array
 from scaling_studies.statements import UNITS
@@ -42,35 +43,43 @@ def ratio_curve(label: str, table: pd.DataFrame) -> RatioCurve:
 
 
 @styled
-def efficiency_ratio(curves: Sequence[RatioCurve], *, over: str, y: str = "error") -> Drawing:
+def efficiency_ratio(
+    curves: Sequence[RatioCurve],
+    *,
+    over: str,
+    y: str = "error",
+    styles: Sequence[Style] | None = None,
+    notes: Sequence[str] = (),
+) -> Drawing:
     """Ratio of `over` needed by the second method to that of the first, against y; better qualities stand right.
 
     Above 1 the first method needs less. Where an end of the interval is open, the band reaches the edge of the axes,
-    and a sentence says so.
+    and a sentence says so. `styles` are the colors and markers of the curves, by default by their places; `notes` are
+    further sentences under the picture.
     """
-    drawn = [(place, curve) for place, curve in enumerate(curves) if np.isfinite(curve.ratio).any()]
+    styles = styles or [place_style(place) for place in range(len(curves))]
+    drawn = [(style, curve) for style, curve in zip(styles, curves, strict=True) if np.isfinite(curve.ratio).any()]
     if not drawn:
         raise NothingToDrawError(f"no two methods reach a common quality within the data over {UNITS.get(over, over)}")
     figure = Figure(figsize=(PANEL[0] * 1.45, PANEL[1] * 1.1 + 0.35), layout="constrained")
     axes = figure.subplots()
     known = np.concatenate([curve.ratio[np.isfinite(curve.ratio)] for _, curve in drawn])
     low, high = _limits([curve for _, curve in drawn], known)
-    handles, warnings = [], []
-    for place, curve in drawn:
-        tone = OKABE_ITO[place % len(OKABE_ITO)]
+    handles: list[Line2D] = []
+    for (tone, shape), curve in drawn:
         bottom, top = (np.where(np.isnan(end), edge, end) for end, edge in ((curve.low, low), (curve.high, high)))
         axes.fill_between(curve.quality, bottom, top, color=tone, alpha=0.16, linewidth=0)
-        shape, step = MARKERS[place % len(MARKERS)], max(1, len(curve.quality) // 6)
+        step = max(1, len(curve.quality) // 6)
         style = {"color": tone, "linewidth": 1.5, "marker": shape, "markersize": 3.5}
         axes.plot(curve.quality, curve.ratio, markevery=step, **style)  # type: ignore[arg-type]
         handles.append(Line2D([], [], label=curve.label, **style))  # type: ignore[arg-type]
-        if np.isnan(curve.low).any() or np.isnan(curve.high).any():
-            warnings.append(f"{curve.label}: where the band reaches the edge its interval is open.")
     axes.axhline(1.0, color=GRAY, linewidth=1.0, linestyle=(0, (5, 2)), zorder=1)
     _scales(figure, low, high, np.concatenate([curve.quality for _, curve in drawn]), over, y)
     handles.append(Line2D([], [], color=GRAY, linewidth=6, alpha=0.25, label="95% band"))
     place_legend(figure, handles)
-    footnote(figure, warnings)
+    open_ends = [curve.label for _, curve in drawn if np.isnan(curve.low).any() or np.isnan(curve.high).any()]
+    warnings = [f"{'; '.join(open_ends)}: where the band reaches the edge its interval is open."] if open_ends else []
+    footnote(figure, [*notes, *warnings])
     data = {"over": over, "y": y, "curves": [vars(curve) for curve in curves]}
     return Drawing(f"efficiency_over_{over}", figure, data, warnings)
 

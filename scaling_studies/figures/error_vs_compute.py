@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
-from scaling_studies.axes import MARKERS, OKABE_ITO, color, is_known, marker, styled
+from scaling_studies.axes import styled
 from scaling_studies.compute import Envelope
-from scaling_studies.figures.drawing import Drawing, NothingToDrawError
+from scaling_studies.figures.drawing import Drawing
 from scaling_studies.figures.error_curves import compute_label, is_error, numbers, value_label
+from scaling_studies.figures.method_styles import Style, method_styles
 from scaling_studies.figures.panels import panels_drawing
 from scaling_studies.figures.series import Line, Panel, Series, beyond_warning
 from scaling_studies.statements import method_name, method_order
@@ -26,18 +29,19 @@ def error_vs_compute(
     y: str = "error",
     by: str = "objective",
     until: float | None = None,
+    styles: Mapping[str, Style] | None = None,
 ) -> Drawing:
     """y against the column `compute`, one marker per value of `by`, and the `envelope` (of `compute.envelope`).
 
     Crosses are the runs that make it. Its power law is drawn over the data and dashed on to `until`; the runs, and the
-    compute at which the law takes their y, are listed in the JSON.
+    compute at which the law takes their y, are listed in the JSON. `styles` are the colors and markers of the values of
+    `by`, by default those of `method_styles`.
     """
     names = points[by].astype(str) if by in points else pd.Series("all", index=points.index)
     rows = numbers(points, compute, y)
     groups = sorted(names[rows.index].unique(), key=method_order)
-    if len(groups) > len(MARKERS):
-        raise NothingToDrawError(f"{by} has {len(groups)} values, {len(MARKERS)} can be told apart: choose rows")
-    series = [_group(rows[names[rows.index] == name], name, place, compute, y) for place, name in enumerate(groups)]
+    styles = styles or method_styles(groups)
+    series = [_group(rows[names[rows.index] == name], name, styles[name], compute, y) for name in groups]
     if envelope is not None:
         series.append(_envelope_series(envelope, rows[compute], compute, y, until))
     panel = Panel("", compute, compute_label(points, compute), series)
@@ -47,13 +51,11 @@ def error_vs_compute(
     return drawing
 
 
-def _group(rows: pd.DataFrame, name: str, place: int, compute: str, y: str) -> Series:
+def _group(rows: pd.DataFrame, name: str, style: Style, compute: str, y: str) -> Series:
     shown = rows.sort_values(compute)
-    tone = color(name) if is_known(name) else OKABE_ITO[place % len(OKABE_ITO)]
-    shape = marker(name) if is_known(name) else MARKERS[place]
     labels = [str(label) for label in shown.index]
     x, values = shown[compute].to_numpy(), shown[y].to_numpy()
-    return Series(method_name(name), x, values, tone, shape, names=labels, kind="cloud")
+    return Series(method_name(name), x, values, *style, names=labels, kind="cloud")
 
 
 def _envelope_series(envelope: Envelope, measured: pd.Series, compute: str, y: str, until: float | None) -> Series:

@@ -5,6 +5,7 @@ After Hoffmann et al. 2022 (arXiv 2203.15556), figure 4 left, with data in place
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from scaling_studies.laws import Array
 
 _GRID = 80
 _LEVELS = 7
+_COLUMNS = 4
 _ORANGE = "#D55E00"
 
 
@@ -65,17 +67,21 @@ def fitted_surface(fit: LawFit, *, flops_per_param_sample: float = 6.0) -> Surfa
 
 @styled
 def iso_loss_contours(surfaces: list[Surface], *, y: str = "loss") -> Drawing:
-    """One panel per surface: contours of y over `samples` (x) and `params` (y), nothing beyond the data."""
+    """One panel per surface, four in a row: contours of y over `samples` (x) and `params` (y), inside the data."""
     if not surfaces:
         raise NothingToDrawError("no law in N and D was fitted")
     wide = 1.45 if len(surfaces) == 1 else 1.15
-    size = (PANEL[0] * wide * len(surfaces), PANEL[1] * 1.2 + 0.35)
+    columns, num_rows = min(_COLUMNS, len(surfaces)), math.ceil(len(surfaces) / _COLUMNS)
+    size = (PANEL[0] * wide * columns, PANEL[1] * 1.2 * num_rows + 0.35)
     figure = Figure(figsize=size, layout="constrained")
+    grid = list(figure.subplots(num_rows, columns, squeeze=False).ravel())
+    for axes in grid[len(surfaces) :]:
+        axes.set_visible(False)
     panels = []
     low = min(float(surface.value.min()) for surface in surfaces)
     high = max(float(surface.value.max()) for surface in surfaces)
     levels = [level for level in _levels(low, high, is_error(y)) if low < level < high]
-    for axes, surface in zip(np.atleast_1d(figure.subplots(1, len(surfaces))), surfaces, strict=True):
+    for axes, surface in zip(grid, surfaces, strict=False):
         _contours(axes, surface, levels, is_error(y))
         panels.append(_document(surface))
     handles = [Line2D([], [], color=GRAY, marker="o", markersize=3.5, linestyle="none", mec="white", label="runs")]

@@ -18,7 +18,8 @@ from scaling_studies.figures.series import Panel, Series, draw_level, draw_serie
 _HANDLE = 0.38  # inches of a legend entry beside its text
 _CHARACTER = 0.05  # inches
 _LEGEND_ROW = 0.15  # inches
-_ASIDE = 2.5  # typographic points between the runs at one x
+_ASIDE = 2.5  # typographic points between the runs at one x, less where there are many
+_WIDEST_ASIDE = 14.0  # typographic points from the first to the last of them: they must not leave the axes
 
 
 def panel_grid(panels: Sequence[Panel], y_label: str, *, percent: bool) -> tuple[Figure, list[Axes]]:
@@ -126,9 +127,10 @@ def _handle(series: Series) -> Line2D:
 
 def _draw(axes: Axes, panel: Panel) -> None:
     runs = [series for series in panel.series if series.kind == "runs"]
+    step = min(_ASIDE, _WIDEST_ASIDE / max(1, len(runs) - 1))
     for series in panel.series:
         place = runs.index(series) - (len(runs) - 1) / 2 if panel.aside and series in runs else 0.0
-        draw_series(axes, series, _ASIDE * place)
+        draw_series(axes, series, step * place)
     for level in panel.levels:
         draw_level(axes, level)
     values = [float(x) for series in panel.series for x in series.x]

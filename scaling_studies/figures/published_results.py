@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scaling_studies.axes import GRAY, OKABE_ITO, color, footnote, marker, styled
+from scaling_studies.axes import GRAY, OKABE_ITO, footnote, styled
 from scaling_studies.figures.drawing import Drawing
 from scaling_studies.figures.error_curves import LABELS
+from scaling_studies.figures.method_styles import KNOWN_STYLES, Style
 from scaling_studies.figures.panels import legend, panel_grid
 from scaling_studies.figures.series import Panel, Series
 from scaling_studies.published import load_claims, load_published
@@ -53,7 +54,7 @@ def _panel(rows: pd.DataFrame, x: str, title: str) -> Panel:
             if chosen.empty:
                 continue
             label = method_name(name) if kind == "cloud" else f"{method_name(name)} (quoted)"
-            tone, shape = (OKABE_ITO[5], "P") if name == _OTHER else (color(name), marker(name))
+            tone, shape = KNOWN_STYLES.get(name, Style(OKABE_ITO[5], "P"))
             at, values = chosen[x].to_numpy(dtype=float), chosen["error"].to_numpy(dtype=float)
             names = [f"{row.method} ({row.source})" for row in chosen.itertuples()]
             series.append(Series(label, at, values, tone, shape, names=names, kind=kind))

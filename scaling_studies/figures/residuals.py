@@ -11,9 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-from scaling_studies.axes import GRAY, MARKERS, OKABE_ITO, PANEL, footnote, log_count_axis, styled
+from scaling_studies.axes import GRAY, PANEL, footnote, log_count_axis, styled
 from scaling_studies.figures.drawing import Drawing, NothingToDrawError
 from scaling_studies.figures.error_curves import axis_label
+from scaling_studies.figures.method_styles import Style, place_style
 from scaling_studies.figures.panels import place_legend
 from scaling_studies.law_fit import LawFit
 from scaling_studies.laws import Array
@@ -48,8 +49,16 @@ def fit_residuals(label: str, fit: LawFit, x: str) -> Residuals:
 
 
 @styled
-def residual_panels(panels: Mapping[str, Sequence[Residuals]], *, outliers: Sequence[str] = ()) -> Drawing:
-    """One panel per column of `panels`, relative residuals in per cent against it; rows in `outliers` get a ring."""
+def residual_panels(
+    panels: Mapping[str, Sequence[Residuals]],
+    *,
+    outliers: Sequence[str] = (),
+    styles: Mapping[str, Style] | None = None,
+) -> Drawing:
+    """One panel per column of `panels`, relative residuals in per cent against it; rows in `outliers` get a ring.
+
+    `styles` are the colors and markers by label, by default by the place of the label.
+    """
     chosen = {name: [one for one in group if len(one.x)] for name, group in panels.items()}
     chosen = {name: group for name, group in chosen.items() if group}
     if not chosen:
@@ -59,11 +68,12 @@ def residual_panels(panels: Mapping[str, Sequence[Residuals]], *, outliers: Sequ
     figure = Figure(figsize=size, layout="constrained")
     every = np.atleast_1d(figure.subplots(1, len(chosen), sharey=True))
     labels = list(dict.fromkeys(one.label for group in chosen.values() for one in group))
+    styles = styles or {label: place_style(place) for place, label in enumerate(labels)}
     flagged = set(outliers)
     for axes, (name, group) in zip(every, chosen.items(), strict=True):
         for one in group:
             place = labels.index(one.label)
-            tone, shape = OKABE_ITO[place % len(OKABE_ITO)], MARKERS[place % len(MARKERS)]
+            tone, shape = styles[one.label]
             bars = None if one.sigma is None else 1.96 * one.sigma / one.fitted
             style = {"fmt": shape, "color": tone, "markersize": 3.5, "elinewidth": 0.6, "mec": "white", "mew": 0.4}
             aside = _ASIDE * (place - (len(labels) - 1) / 2) if len(labels) <= 4 else 0.0
@@ -83,7 +93,7 @@ def residual_panels(panels: Mapping[str, Sequence[Residuals]], *, outliers: Sequ
     every[0].yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{100 * value:.3g}".replace("-", "\N{MINUS SIGN}"))
     )
-    place_legend(figure, [_handle(place, label) for place, label in enumerate(labels)])
+    place_legend(figure, [_handle(label, styles[label]) for label in labels])
     notes = [f"Rings: {len(flagged)} rows far off the law; they stay in the fit."] if flagged else []
     footnote(figure, notes)
     data = {name: [vars(one) | {"relative": one.relative} for one in group] for name, group in chosen.items()}
@@ -96,6 +106,5 @@ def _reach(one: Residuals) -> float:
     return max(1e-3, float(np.nanmax(np.abs(one.relative) + bars)))
 
 
-def _handle(place: int, label: str) -> Line2D:
-    tone, shape = OKABE_ITO[place % len(OKABE_ITO)], MARKERS[place % len(MARKERS)]
-    return Line2D([], [], color=tone, marker=shape, markersize=4.5, linestyle="none", label=label)
+def _handle(label: str, style: Style) -> Line2D:
+    return Line2D([], [], color=style.color, marker=style.marker, markersize=4.5, linestyle="none", label=label)

@@ -46,6 +46,8 @@ def save_figures(points: pd.DataFrame, fits: Fits, folder: Path) -> list[Path]:
     Those of an earlier drawing that the data no longer hold are removed.
     """
     found = draw_study(points, fits)
+    # Until all figures are written, no index says of which points and fits they are.
+    (folder / INDEX).unlink(missing_ok=True)
     paths = [path for name, drawing in found.drawings.items() for path in drawing.save(folder / name)]
     for name in found.left_out:
         for suffix in (*SUFFIXES, "json"):

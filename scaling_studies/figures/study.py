@@ -15,6 +15,7 @@ from scaling_studies.figures.efficiency_ratio import RatioCurve, efficiency_rati
 from scaling_studies.figures.error_vs_compute import error_vs_compute
 from scaling_studies.figures.extrapolation import Check, extrapolation_checks
 from scaling_studies.figures.iso_loss import Surface, iso_loss_contours
+from scaling_studies.figures.method_styles import Style, study_styles
 from scaling_studies.figures.residuals import Residuals, residual_panels
 from scaling_studies.figures.study_curves import (
     Fits,
@@ -25,7 +26,9 @@ from scaling_studies.figures.study_curves import (
 )
 from scaling_studies.laws import Array
 from scaling_studies.points import chosen
-from scaling_studies.statements import method_name
+from scaling_studies.statements import method_name, method_order
+
+MOST_PAIRS = 6
 
 
 def study_error_vs_compute(points: pd.DataFrame, fits: Fits) -> Drawing:
@@ -39,7 +42,7 @@ def study_error_vs_compute(points: pd.DataFrame, fits: Fits) -> Drawing:
         lowest = envelope(rows, compute="train_flops", y=fits["metric"], at="runs")
     except ValueError as error:  # budgets so near each other that one bin holds them all
         raise NothingToDrawError(f"training budgets are too near each other for an envelope: {error}") from error
-    return error_vs_compute(rows, lowest, compute="train_flops", y=fits["metric"])
+    return error_vs_compute(rows, lowest, compute="train_flops", y=fits["metric"], styles=study_styles(points))
 
 
 def study_iso_loss(points: pd.DataFrame, fits: Fits) -> Drawing:
@@ -52,11 +55,20 @@ def study_iso_loss(points: pd.DataFrame, fits: Fits) -> Drawing:
 
 
 def study_efficiency(x: str) -> Callable[[pd.DataFrame, Fits], Drawing]:
-    """The figure of the efficiency ratio over the axis `x`, all pairs of methods at each one's largest encoder."""
+    """The figure of the efficiency ratio over the axis `x`, pairs of methods at each one's largest encoder.
+
+    Of more than `MOST_PAIRS` pairs those with the first method are drawn.
+    """
 
     def draw(points: pd.DataFrame, fits: Fits) -> Drawing:
-        rows = [row for row in fits.get("efficiency_curves", []) if row["x"] == x]
-        return efficiency_ratio([_ratio_curve(row) for row in _largest(rows, fits)], over=x, y=fits["metric"])
+        rows = _largest([row for row in fits.get("efficiency_curves", []) if row["x"] == x], fits)
+        every, notes = len(rows), []
+        if every > MOST_PAIRS:
+            first = min((row["method_1"] for row in rows), key=method_order)
+            rows = [row for row in rows if row["method_1"] == first]
+            notes = [f"Of {every} pairs of methods the {len(rows)} with {method_name(first)}; fits.json has all."]
+        curves, styles = [_ratio_curve(row) for row in rows], _pair_styles(rows, study_styles(points))
+        return efficiency_ratio(curves, over=x, y=fits["metric"], styles=styles, notes=notes)
 
     return draw
 
@@ -70,7 +82,8 @@ def study_residuals(points: pd.DataFrame, fits: Fits) -> Drawing:
             x, value, fitted, sigma = (_numbers(rows, name) for name in ("x", "value", "fitted", "sigma"))
             names = [str(row["run"]) for row in rows]
             panels.setdefault(curve["x"], []).append(Residuals(label, x, value, fitted, sigma, names))
-    return residual_panels(panels)
+    styles = {method_name(name): style for name, style in study_styles(points).items()}
+    return residual_panels(panels, styles=styles)
 
 
 def study_extrapolation(points: pd.DataFrame, fits: Fits) -> Drawing:
@@ -140,6 +153,13 @@ def _largest(rows: list[dict[str, Any]], fits: Fits) -> list[dict[str, Any]]:
     for row in sorted(rows, key=lambda row: sizes.get(row["preset"], 0)):
         best[row["method_1"], row["method_2"]] = row
     return list(best.values())
+
+
+def _pair_styles(rows: list[dict[str, Any]], styles: dict[str, Style]) -> list[Style]:
+    """The second method's style where all pairs have one first method, else its color with the first one's marker."""
+    if len({row["method_1"] for row in rows}) == 1:
+        return [styles[row["method_2"]] for row in rows]
+    return [Style(styles[row["method_2"]].color, styles[row["method_1"]].marker) for row in rows]
 
 
 def _ratio_curve(row: dict[str, Any]) -> RatioCurve:

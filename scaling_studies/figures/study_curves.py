@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from scaling_studies.axes import color, footnote, marker, styled
+from scaling_studies.axes import footnote, styled
 from scaling_studies.figures.drawing import Drawing, NothingToDrawError
 from scaling_studies.figures.error_curves import value_label
+from scaling_studies.figures.method_styles import Style, study_styles
 from scaling_studies.figures.panels import legend, line_warnings, panel_grid, panels_drawing
 from scaling_studies.figures.series import Level, Line, Panel, Series, beyond_warning
 from scaling_studies.statements import count, method_name
@@ -57,7 +58,7 @@ def cover(points: pd.DataFrame, fits: Fits) -> Drawing:
     arrow = _efficiency_arrow(axes[0], fits, preset)
     legend(figure, panels)
     warnings = line_warnings(panels)
-    footnote(figure, warnings)
+    footnote(figure, [*_arrow_note(arrow), *warnings])
     data = {"y": "value", "y_label": label, "panels": [panel.document() for panel in panels], "arrow": arrow}
     return Drawing("cover", figure, data, warnings)
 
@@ -97,13 +98,12 @@ def curve_line(curve: dict[str, Any], *, ahead: bool) -> Line | None:
     return Line(x, y, tuple(curve["x_range"]), low, high, warning)
 
 
-def curve_series(curve: dict[str, Any], points: pd.DataFrame, *, ahead: bool = True) -> Series:
+def curve_series(curve: dict[str, Any], points: pd.DataFrame, style: Style, *, ahead: bool = True) -> Series:
     rows = points[points["name"].isin(curve["runs"])].sort_values([curve["x"], "name"])
     x, y, low, high = (rows[name].to_numpy(dtype=float) for name in (curve["x"], "value", "value_low", "value_high"))
     low, high = np.where(np.isnan(low), y, low), np.where(np.isnan(high), y, high)
-    name = curve["objective"]
-    label, line = method_name(name), curve_line(curve, ahead=ahead)
-    return Series(label, x, y, color(name), marker(name), low, high, line, rows["name"].tolist())
+    label, line = method_name(curve["objective"]), curve_line(curve, ahead=ahead)
+    return Series(label, x, y, *style, low, high, line, rows["name"].tolist())
 
 
 def _per_preset(points: pd.DataFrame, fits: Fits, x: str) -> Drawing:
@@ -131,14 +131,15 @@ def _presets(curves: Iterable[dict[str, Any]]) -> list[str]:
 
 def _preset_panel(points: pd.DataFrame, fits: Fits, x: str, preset: str, *, ahead: bool = True) -> Panel:
     curves = [curve for curve in curves_over(fits, x) if curve["preset"] == preset]
+    styles = study_styles(points)
     levels = [
-        Level("", reference["value"], color(reference["objective"]), dotted=True)
+        Level("", reference["value"], styles[reference["objective"]].color, dotted=True)
         for reference in fits["references"]
         if reference["kind"] == "untrained" and reference["preset"] == preset
     ]
     size = count(max(curve["num_encoder_params"] for curve in curves))
     title = f"{preset} ({size} encoder parameters)\n{_held(curves, x)}"
-    series = [curve_series(curve, points, ahead=ahead) for curve in curves]
+    series = [curve_series(curve, points, styles[curve["objective"]], ahead=ahead) for curve in curves]
     return Panel(title, x, AXIS_LABELS[x], series, levels + _raw(fits), aside=True)
 
 
@@ -146,14 +147,15 @@ def _params_panel(points: pd.DataFrame, fits: Fits, *, ahead: bool = True) -> Pa
     curves = curves_over(fits, "params_encoder")
     if not curves:
         raise NothingToDrawError("no trained run has a result over encoder parameters")
-    series = [curve_series(curve, points, ahead=ahead) for curve in curves]
+    styles = study_styles(points)
+    series = [curve_series(curve, points, styles[curve["objective"]], ahead=ahead) for curve in curves]
     for curve in curves:
         untrained = points[(points["kind"] == "untrained") & (points["objective"] == curve["objective"])]
         errors = untrained.groupby("params_encoder")["value"].mean().dropna()
         if len(errors):
             x, y = errors.index.to_numpy(dtype=float), errors.to_numpy(dtype=float)
             name = curve["objective"]
-            series.append(Series(method_name(name), x, y, color(name), marker(name), kind="references"))
+            series.append(Series(method_name(name), x, y, *styles[name], kind="references"))
     title = f"{_span([curve['held'].get('unique_images') for curve in curves])} unique images\n{_seen(curves)}"
     return Panel(title, "params_encoder", AXIS_LABELS["params_encoder"], series, _raw(fits))
 
@@ -178,6 +180,13 @@ def _span(numbers: list[int | None]) -> str:
         return "an unknown number of"
     low, high = count(min(known)), count(max(known))
     return low if low == high else f"{low}{_EN_DASH}{high}"
+
+
+def _arrow_note(arrow: dict[str, Any] | None) -> list[str]:
+    """Which two of the methods the arrow compares."""
+    if arrow is None:
+        return []
+    return [f"Arrow: unique images of {method_name(arrow['method_1'])} and {method_name(arrow['method_2'])}."]
 
 
 def _efficiency_arrow(axes: Axes, fits: Fits, preset: str) -> dict[str, Any] | None:

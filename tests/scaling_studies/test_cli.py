@@ -163,6 +163,29 @@ def test_rows_are_kept_or_left_out_by_either_name(run: Run, runs: Path) -> None:
     assert run("fit", runs, *XY, *renamed)[1] == kept
 
 
+def test_rows_blank_in_y_are_left_out_and_counted_in_one_line(run: Run, runs: Path, tmp_path: Path) -> None:
+    """Of a study that are the runs without that probe."""
+    table = pd.read_csv(runs).query("objective == 'xtra'")
+    part = table.assign(attentive=table["err"].where(np.arange(10) != 3)).rename(columns={"err": "linear"})
+    part.to_csv(tmp_path / "points.csv", index=False)
+    table[np.arange(10) != 3].to_csv(tmp_path / "full.csv", index=False)
+    options = ("--x", "seen", "--law", "m1", "--json")
+    status, out, error = run("fit", tmp_path / "points.csv", *options, "--y", "attentive")
+    assert (status, error) == (0, "1 of 10 rows have no attentive and are left out\n")
+    full = run("fit", tmp_path / "full.csv", *options, "--y", "err")[1]
+    assert json.loads(out)["params"] == json.loads(full)["params"]
+    ranked = run("rank", tmp_path / "points.csv", "--x", "seen", "--y", "attentive", "--law", "m1")
+    assert (ranked[0], ranked[2]) == (0, error)
+
+
+def test_values_of_two_types_are_named_where_none_is_the_one_asked_for(run: Run, tmp_path: Path) -> None:
+    rows = [{"patch": patch, "seen": 1e4, "err": 0.5} for patch in (16, "half", 8)]
+    (tmp_path / "runs.json").write_text(json.dumps(rows))
+    status, _, error = run("fit", tmp_path / "runs.json", "--x", "seen", "--y", "err", "--where", "patch=4")
+    assert status == 2
+    assert "column patch: no row has '4'; there are 16, 8, half" in error
+
+
 def test_an_accuracy_is_fitted_as_one_minus_it(run: Run, tmp_path: Path) -> None:
     pd.DataFrame({"seen": X, "acc1": 0.9 - 3 * X**-0.3}).to_csv(tmp_path / "accuracies.csv", index=False)
     options = ("--column", "error=1-acc1", "--x", "seen", "--y", "error", "--json")
@@ -205,7 +228,7 @@ def test_answers_from_few_points_say_so(run: Run, runs: Path, tmp_path: Path) ->
         ("seen", np.full(10, 1e6), "column samples_seen is 1e+06 in all 10 rows: one size only makes no curve"),
         ("err", np.where(np.arange(10) == 3, -0.1, 0.2), "row 4, column error: -0.1 is too small"),
         ("err", np.where(np.arange(10) == 3, np.inf, 0.2), "row 4, column error: inf is not finite"),
-        ("err", np.where(np.arange(10) == 3, np.nan, 0.2), "row 4, column error: nan is not a number"),
+        ("seen", np.where(np.arange(10) == 3, np.nan, X), "row 4, column samples_seen: nan is blank"),
         (
             "err",
             1 - 3 * X**-0.3,

@@ -176,6 +176,14 @@ def test_contours_stay_inside_the_data(fit: LawFit) -> None:
     assert len(surface["optimum"]["params"]) > 10
 
 
+@pytest.mark.parametrize(("number", "shape"), [(1, (1, 1)), (4, (1, 4)), (14, (4, 4))])
+def test_many_surfaces_stand_in_rows_of_four(fit: LawFit, number: int, shape: tuple[int, int]) -> None:
+    figure = iso_loss_contours([fitted_surface(fit)] * number, y="error").figure
+    assert sum(axes.get_visible() for axes in figure.axes) == number
+    assert figure.axes[0].get_gridspec().get_geometry() == shape
+    assert figure.get_figwidth() < 14
+
+
 def test_the_ratio_of_two_methods_holds_the_known_one() -> None:
     rows = example_points()
     rows = rows[rows["params"] == PARAMS[2]]

@@ -138,14 +138,24 @@ def test_commits_of_the_runs_are_counted(study: Path, tmp_path: Path) -> None:
     for name, commit in (("a", "c0ffee"), ("b", "c0ffee"), ("c", None)):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "environment.json").write_text(json.dumps({"git_commit": commit}))
-    assert provenance(tmp_path, read_points(study / "points.csv")).commits == {"c0ffee": 2, "not recorded": 1}
+    assert provenance(tmp_path, read_points(study / "points.csv"), {}).commits == {"c0ffee": 2, "not recorded": 1}
+
+
+def test_the_commands_are_those_that_give_the_same_fits(curve_rows: Rows, tmp_path: Path) -> None:
+    points = points_table([row | {"error_attentive": row["value"] / 2} for row in curve_rows()])
+    write_points(tmp_path / "points.csv", points)
+    said = []
+    for options in ({}, {"law": "m1", "y": "error_attentive"}):
+        fits = json.loads(commands.fit(tmp_path, **options).read_text())
+        said.append(provenance(tmp_path, points, fits).commands[-3].removeprefix(f"arvis-scale study fit {tmp_path}"))
+    assert said == ["", " --law m1 --y error_attentive"]
 
 
 @pytest.fixture
 def small_study(curve_rows: Rows, tmp_path: Path) -> Path:
     """A study of three runs with its figures, which raw pixels beat; one is of a tune cell that is still open."""
     rows = [*curve_rows(images=(100, 1_000)), {"name": "other", "status": "running", "cell": "<7>"}]
-    rows[1]["cell"] = "<7>"
+    rows[1] |= {"cell": "<7>", "val_loss": 0.4}
     pixels = {"objective": "raw_pixels", "kind": "raw_pixels", "train_flops": 0.0, "samples_seen": 0}
     rows += [*curve_rows("aim", images=(100,)), curve_rows(images=(0.1,))[0] | pixels | {"name": "raw", "value": 0.1}]
     rows[-1] |= {"value_low": 0.09, "value_high": 0.11, "unique_images": 0, "preset": None}
@@ -157,7 +167,7 @@ def small_study(curve_rows: Rows, tmp_path: Path) -> Path:
 
 def test_warnings_of_fits_are_shown(small_study: Path) -> None:
     html = commands.report(small_study).read_text()
-    assert "tune cell &lt;7&gt;: 1 of 2 runs have no result, its choice is not final" in html
+    assert "tune cell &lt;7&gt;: 1 of 2 runs have no val_loss, its choice is not final" in html
     assert "<strong>None</strong> of the 3 trained runs beats raw pixels (their error is not lower)." in html
     assert "Not compared: " in html
     assert "AIM: column unique_images is 100 in the only row: one size only makes no curve" in html
@@ -177,6 +187,23 @@ def test_it_embeds_what_plot_drew_of_the_same_fits_and_draws_anew_of_others(smal
     assert embedded not in commands.report(small_study).read_text()
     assert "edited" not in figure.read_text()
     assert not (small_study / "figures" / "residuals.png").exists()
+
+
+def test_figures_of_a_plot_that_was_interrupted_are_drawn_anew(small_study: Path) -> None:
+    fits = (small_study / "fits.json").read_text()
+    commands.fit(small_study, law="m1")
+    figure, blocked = (small_study / "figures" / name for name in ("error_vs_unique_images.svg", "error_vs_params.png"))
+    png = blocked.read_bytes()
+    blocked.unlink()
+    blocked.mkdir()
+    with pytest.raises(OSError):
+        commands.plot(small_study)
+    blocked.rmdir()
+    blocked.write_bytes(png)
+    (small_study / "fits.json").write_text(fits)
+    figure.write_text(figure.read_text().replace("</svg>", "<!-- of the other fits --></svg>"))
+    commands.report(small_study)
+    assert "of the other fits" not in figure.read_text()
 
 
 def test_the_figures_that_could_not_be_drawn_are_named(page: Page) -> None:

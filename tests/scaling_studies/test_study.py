@@ -211,11 +211,45 @@ def test_another_law_fits_all_curves(curve_rows: Rows, table: Table) -> None:
 def test_a_cell_whose_runs_are_not_all_there_is_said(
     curve_rows: Rows, row: Callable[..., dict[str, Any]], table: Table
 ) -> None:
-    rows = [*curve_rows(), row("tuned", cell="c", chosen=True), {"name": "gone", "status": "running", "cell": "c"}]
+    tuned = row("tuned", cell="c", chosen=True, val_loss=0.4)
+    rows = [*curve_rows(), tuned, {"name": "gone", "status": "running", "cell": "c"}]
     rows.append(row("lost", cell="d", chosen=False))
     assert fit_study(table(rows))["warnings"] == [
-        "tune cell c: 1 of 2 runs have no result, its choice is not final",
+        "tune cell c: 1 of 2 runs have no val_loss, its choice is not final",
         "tune cell d: no run has a val_loss, so that none is chosen and none is on a curve",
+    ]
+
+
+def test_a_cell_chooses_by_val_loss_whatever_probes_its_runs_have(
+    curve_rows: Rows, row: Callable[..., dict[str, Any]], table: Table
+) -> None:
+    curve = [row | {"error_attentive": row["value"] / 2} for row in curve_rows()]
+    cell = [row("a", cell="c", chosen=True, val_loss=0.4), row("b", cell="c", chosen=False, val_loss=0.5)]
+    cell.append({"name": "not-probed", "status": "completed", "cell": "c", "chosen": False, "val_loss": 0.6})
+    for y in ("error", "error_attentive"):
+        assert fit_study(table([*curve, *cell]), y=y)["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("losses", "edges"),
+    [
+        ({"0.001": 0.5, "0.003": 0.4, "0.01": 0.6}, []),
+        ({"1e-05": 0.4, "0.003": 0.5, "0.01": 0.6}, ["least lr, 1e-05,"]),
+        ({"0.001": 0.5, "0.003": 0.4}, ["greatest lr, 0.003,"]),
+    ],
+)
+def test_a_choice_at_the_edge_of_what_was_tried_is_said(
+    curve_rows: Rows, table: Table, losses: dict[str, float], edges: list[str]
+) -> None:
+    """Of keys in the runs' names that do not change within the cell nothing is said."""
+    best = min(losses, key=lambda value: losses[value])
+    tuned = [
+        {"name": f"xtra-u9-lr_{value}-block_2", "status": "completed", "cell": "c", "val_loss": loss}
+        | {"chosen": value == best}
+        for value, loss in losses.items()
+    ]
+    assert fit_study(table([*curve_rows(), *tuned]))["warnings"] == [
+        f"the chosen run has the {edge} that was tried, a better one may lie beyond: tune cell c" for edge in edges
     ]
 
 
