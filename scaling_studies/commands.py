@@ -13,6 +13,7 @@ from arvis_scale.atomic import read_json, write_json
 from scaling_studies import collect as collecting
 from scaling_studies.figures import save_figures
 from scaling_studies.points import of_metric, read_points, write_points
+from scaling_studies.provenance import PART_NAME, PART_SCHEMA
 from scaling_studies.report import write_report
 from scaling_studies.study import FITS_SCHEMA, LAW, Y, fit_study
 
@@ -30,6 +31,9 @@ def collect(study_dir: Path, methods: Sequence[str] = (), output: Path | None = 
         points = collecting.of_methods(points, methods)
     folder = output or study_dir
     folder.mkdir(parents=True, exist_ok=True)
+    if methods:
+        part = {"schema_version": PART_SCHEMA, "study": str(study_dir), "methods": list(methods)}
+        write_json(folder / PART_NAME, part)
     write_points(folder / "points.csv", points)
     return folder / "points.csv"
 

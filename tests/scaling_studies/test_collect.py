@@ -15,6 +15,7 @@ from scaling_studies import commands
 from scaling_studies.cli import app
 from scaling_studies.collect import collect
 from scaling_studies.points import read_points
+from scaling_studies.provenance import provenance
 
 Result = Callable[..., dict[str, Any]]
 WriteRun = Callable[..., Path]
@@ -246,6 +247,10 @@ def test_a_part_of_a_study_has_some_methods_and_raw_pixels(tmp_path: Path, resul
     points = read_points(commands.collect(tmp_path, ["XTRA-k2"], part))
     assert points["name"].tolist() == ["XTRA-k2-micro", "XTRA-k2-nano", "raw-pixels"]
     assert (part / "points.csv").is_file() and not (tmp_path / "points.csv").exists()
+    assert (
+        f"arvis-scale study collect {tmp_path} --method XTRA-k2 --output {part}"
+        in provenance(part, points, {}).commands
+    )
     with pytest.raises(ValueError, match="no run is of method 'xtra'; there are AIM, XTRA-k2, XTRA-k2-longtail"):
         commands.collect(tmp_path, ["xtra"], part)
     with pytest.raises(ValueError, match="needs a folder of its own: give --output"):
