@@ -16,9 +16,7 @@ class Exclusion:
         for number, entry in enumerate(entries):
             for key, given in entry.items():
                 if given == []:
-                    raise ValueError(
-                        f"{path}: exclude[{number}].{key} is an empty list; name values in it"
-                    )
+                    raise ValueError(f"{path}: exclude[{number}].{key} is an empty list; name values in it")
         self._entries = entries
         self._path = path
         self._matched = [False] * len(entries)
