@@ -75,7 +75,7 @@ class OptimizerConfig:
 
     def validate_length(self, num_steps: int, global_batch_size: int) -> None:
         """Raise `ValueError` when warm-up and cool-down do not fit into `num_steps`."""
-        if self.schedule != "warmup_stable_decay":
+        if self.schedule != "warmup_stable_decay" or num_steps == 0:  # an untrained reference has no schedule
             return
         warmup, start = self.warmup_steps(num_steps, global_batch_size), self.cooldown_start(num_steps)
         if warmup > start:

@@ -64,3 +64,9 @@ def test_the_palette_of_igpt_comes_from_its_images(references):
     found = references("{objective: [igpt, xtra], unique_images: [10, 100]}")
     assert list(found) == ["untrained-igpt-nano-u10", "untrained-igpt-nano-u100", "untrained-xtra-nano", "raw-pixels"]
     assert found["untrained-igpt-nano-u100"].config.unique_images == 100
+
+
+def test_a_schedule_that_needs_steps_is_no_hindrance_to_an_untrained_encoder(references):
+    """Its warm-up does not fit into no steps: such references failed when they were started."""
+    schedule = "optimizer: [{schedule: warmup_stable_decay, warmup_samples: 128, cooldown_fraction: 0.2}]"
+    assert list(references(f"{{{schedule}}}")) == ["untrained-xtra-nano", "raw-pixels"]

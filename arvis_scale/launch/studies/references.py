@@ -39,6 +39,8 @@ def reference_runs(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]
     for (method, preset), configs in groups.items():
         named += _named_apart(configs, _untrained_keys, folder, "untrained", method, preset)
     pixels = _named_apart(untrained, _raw_pixel_keys, folder, "raw-pixels")
+    for config in (*named, *pixels):
+        config.validate()
     return [
         *(PlannedRun("train", config) for config in named),
         *(PlannedRun("raw_pixels", config) for config in pixels),
