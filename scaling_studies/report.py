@@ -51,6 +51,8 @@ CAPTIONS = {
 }
 _TOO_FEW = re.compile(r"not enough points: (\d+) distinct .*? needs (\d+)")
 _LEFT_OUT = ("cover",)
+# Runs without a result that the page names; the table of points names all.
+_NUM_NAMED = 20
 _VERDICTS = {
     "not lower": "their error is not lower",
     "within noise": "their error is lower by less than the noise of the two measurements",
@@ -109,6 +111,7 @@ def _content(study_dir: Path, points: pd.DataFrame, fits: dict[str, Any], figure
         "verdicts": _VERDICTS,
         "num_trained": int((measured(points)["kind"] == "trained").sum()),
         "missing": missing_runs(points),
+        "num_named": _NUM_NAMED,
         "runs": points.astype(object).where(points.notna(), None).to_dict("records"),
         "hours": float(points["device_seconds"].sum()) / 3600,
     }

@@ -173,6 +173,15 @@ def test_warnings_of_fits_are_shown(small_study: Path) -> None:
     assert "AIM: column unique_images is 100 in the only row: one size only makes no curve" in html
 
 
+def test_of_many_runs_without_a_result_twenty_are_named(curve_rows: Rows, tmp_path: Path) -> None:
+    lost = [{"name": f"lost-{number}", "status": "pending"} for number in range(10, 40)]
+    write_points(tmp_path / "points.csv", points_table([*curve_rows(images=(100, 1_000)), *lost]))
+    commands.fit(tmp_path)
+    html = commands.report(tmp_path).read_text()
+    assert "30 runs have no result" in html
+    assert "lost-29 (pending); and 10 more, all named in points.csv." in html
+
+
 def test_it_embeds_what_plot_drew_of_the_same_fits_and_draws_anew_of_others(small_study: Path) -> None:
     figure = small_study / "figures" / "error_vs_params.svg"
     drawn = figure.read_text()
