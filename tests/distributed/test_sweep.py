@@ -135,6 +135,8 @@ def slow_study(tmp_path, digits, environment):
     (tmp_path / "mine.yaml").write_text(json.dumps(base))
     (tmp_path / "slow.yaml").write_text(SLOW)
     command = [sys.executable, "-m", "arvis_scale", "sweep", "submit", "slow.yaml", "--output", "out"]
+    # Tests that a shell runs in its background ignore Ctrl-C, and so would what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     submission = subprocess.Popen(
         command, cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
     )
