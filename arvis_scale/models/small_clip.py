@@ -179,9 +179,7 @@ def _train(
 
     contrastive = ClipLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=steps, pct_start=0.1, cycle_momentum=False
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     for _ in range(steps):
         index, classes = sampler.draw()
         image_features = model.encode_image(images.take(index.flatten()), normalize=True)
@@ -197,6 +195,14 @@ def _train(
         with torch.no_grad():
             model.logit_scale.clamp_(0, _MAX_LOGIT_SCALE)
     return loss.item()
+
+
+def _rate(step: int, steps: int) -> float:
+    """Return the share of the peak rate in a step from 0: up over a tenth of the steps, then down along a cosine."""
+    num_up = max(1, steps // 10)
+    if step < num_up:
+        return (step + 1) / num_up
+    return 0.5 * (1 + math.cos(math.pi * (step - num_up) / max(1, steps - num_up)))
 
 
 @torch.no_grad()

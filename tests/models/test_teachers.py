@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,11 @@ def test_small_clip_is_the_same_for_the_same_seed_and_leaves_the_global_generato
     assert torch.equal(torch.get_rng_state(), before)
     first, again, other = ((folder / "open_clip_model.safetensors").read_bytes() for folder in weights)
     assert first == again != other
+
+
+@pytest.mark.parametrize("steps", [1, 10])
+def test_a_training_of_any_length_ends(tmp_path: Path, steps: int) -> None:
+    assert math.isfinite(train(tmp_path, steps=steps).loss)
 
 
 def test_more_classes_than_a_step_takes_are_drawn_in_turn(tmp_path: Path) -> None:
