@@ -1,0 +1,63 @@
+"""The published CIFAR-10 study: its files agree with each other, and its points give its constants again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scaling_studies import fit_law
+from scaling_studies.curve_documents import fit_options
+from scaling_studies.curves import curves_over_params, curves_over_samples_seen, curves_over_unique_images
+from scaling_studies.points import read_points
+
+STUDY = Path(__file__).parents[2] / "docs" / "studies" / "cifar10"
+
+
+def read_yaml(name: str) -> dict[str, Any]:
+    return yaml.safe_load((STUDY / name).read_text())
+
+
+def test_every_method_means_the_same_in_tuning_and_study() -> None:
+    tuned, studied = (read_yaml(name)["rules"]["method"] for name in ("tune.yaml", "study.yaml"))
+    assert tuned.items() <= studied.items()
+
+
+def test_the_rates_of_the_study_are_those_that_tuning_chose() -> None:
+    tuning = read_points(STUDY / "tuning.csv")
+    assert tuning["val_loss"].notna().all()
+    best = tuning.loc[tuning.groupby(["objective", "preset"])["val_loss"].idxmin()]
+    assert best["chosen"].all() and len(best) == 33
+    chosen = {f"{row.objective}, {row.preset}": float(row.name_.rpartition("_")[2]) for row in rows(best)}
+    rules = read_yaml("study.yaml")["rules"]["method, preset"]
+    rates = {place: float(keys["optimizer.learning_rate"]) for place, keys in rules.items()}
+    for place, rate in rates.items():
+        assert rate == chosen[place.replace("-longtail", "")], place
+    assert set(chosen) <= set(rates)
+
+
+def rows(table: Any) -> Any:
+    return table.rename(columns={"name": "name_"}).itertuples()
+
+
+def test_the_committed_points_give_the_committed_constants() -> None:
+    points, fits = read_points(STUDY / "points.csv"), json.loads((STUDY / "rivals" / "fits.json").read_text())
+    curves = [
+        curve
+        for curves_of in (curves_over_unique_images, curves_over_samples_seen, curves_over_params)
+        for curve in curves_of(points, num_needed=3)
+    ]
+    fitted = {(it["objective"], it["preset"], it["x"]): it for it in fits["curves"] if it["status"] == "fitted"}
+    compared = 0
+    for curve in curves:
+        committed = fitted.get((curve.objective, curve.preset, curve.x))
+        if committed is None:
+            continue
+        fit = fit_law(curve.table(), committed["law"]["name"], **fit_options(curve))
+        for name, value in fit.params.items():
+            assert value == pytest.approx(committed["params"][name]["value"], rel=1e-5, abs=1e-9), curve.label
+        compared += 1
+    assert compared == len(fitted) > 10
