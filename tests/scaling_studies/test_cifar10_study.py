@@ -58,6 +58,7 @@ def test_the_committed_points_give_the_committed_constants() -> None:
             continue
         fit = fit_law(curve.table(), committed["law"]["name"], **fit_options(curve))
         for name, value in fit.params.items():
-            assert value == pytest.approx(committed["params"][name]["value"], rel=1e-5, abs=1e-9), curve.label
+            # Other processors round differently, and where a minimum is flat its place moves more than that.
+            assert value == pytest.approx(committed["params"][name]["value"], rel=1e-3, abs=1e-6), curve.label
         compared += 1
     assert compared == len(fitted) > 10
