@@ -103,6 +103,11 @@ def test_small_clip_is_the_same_for_the_same_seed_and_leaves_the_global_generato
     assert first == again != other
 
 
+def test_small_clip_refuses_a_tower_without_layers(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="depth=0 of the small CLIP model must be at least 1"):
+        train(tmp_path, depth=0)
+
+
 @pytest.mark.parametrize("steps", [1, 10])
 def test_a_training_of_any_length_ends(tmp_path: Path, steps: int) -> None:
     assert math.isfinite(train(tmp_path, steps=steps).loss)
