@@ -151,7 +151,7 @@ def test_a_method_names_its_runs_and_has_untrained_encoders_of_its_own(runs):
     assert [config.xtra.block_side for config in trained.values()] == [1, 2, 1]
     assert list(trained)[:2] == ["XTRA-k1-nano-uall-n640-s0", "XTRA-k2-nano-uall-n640-s0"]
     assert {config.method_name for config in trained.values()} == {"XTRA-k1", "XTRA-k2", "k = 1, again"}
-    assert {"untrained-XTRA-k1-nano", "untrained-XTRA-k2-nano", "raw-pixels"} <= set(found)
+    assert {"untrained-XTRA-k1-nano-s0", "untrained-XTRA-k2-nano-s0", "raw-pixels"} <= set(found)
 
 
 @pytest.mark.parametrize("name", ["aim", "raw_pixels", "''"])

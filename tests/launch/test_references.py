@@ -39,11 +39,21 @@ def test_what_changes_the_encoder_or_its_probe_has_a_reference_each(references):
     assert config.output.endswith("runs/untrained-xtra-nano-s1-block_side_2")
 
 
+def test_more_seeds_leave_the_references_that_there_are(references):
+    """A second seed gave the first one's references new names, so that all of them ran again."""
+    axes = "objective: [igpt, xtra], unique_images: [10, 100]"
+    first = references(f"{{{axes}, seed: [0]}}")
+    both = references(f"{{{axes}, seed: [0, 1]}}\nrules: {{seed: {{1: {{data.subset_seed: 1}}}}}}")
+    assert set(first) < set(both)
+    assert all(both[name].config == run.config for name, run in first.items())
+    assert [name for name in both if "-s1" in name] == [name.replace("-s0", "-s1") for name in both if "-s0" in name]
+
+
 @pytest.mark.parametrize("preset", ["[nano, micro]", "[micro]"])
 def test_what_only_trains_has_none_of_its_own(references, preset):
     unseen = "optimizer.weight_decay: [0.0, 0.1], data.horizontal_flip: [0.0, 0.5], aim.head_depth: [2, 3]"
     found = references(f"{{preset: {preset}, {unseen}, initial_weights: [null, runs/import]}}")
-    names = [f"untrained-xtra-{name}" for name in preset.strip("[]").split(", ")]
+    names = [f"untrained-xtra-{name}-s0" for name in preset.strip("[]").split(", ")]
     assert list(found) == [*names, "raw-pixels"]
     assert all(run.config.initial_weights is None for run in found.values())
 
@@ -62,11 +72,12 @@ def test_raw_pixels_are_measured_at_every_size_and_on_every_probe_set(references
 
 def test_the_palette_of_igpt_comes_from_its_images(references):
     found = references("{objective: [igpt, xtra], unique_images: [10, 100]}")
-    assert list(found) == ["untrained-igpt-nano-u10", "untrained-igpt-nano-u100", "untrained-xtra-nano", "raw-pixels"]
-    assert found["untrained-igpt-nano-u100"].config.unique_images == 100
+    rest = ["untrained-xtra-nano-s0", "raw-pixels"]
+    assert list(found) == ["untrained-igpt-nano-u10-s0", "untrained-igpt-nano-u100-s0", *rest]
+    assert found["untrained-igpt-nano-u100-s0"].config.unique_images == 100
 
 
 def test_a_schedule_that_needs_steps_is_no_hindrance_to_an_untrained_encoder(references):
     """Its warm-up does not fit into no steps: such references failed when they were started."""
     schedule = "optimizer: [{schedule: warmup_stable_decay, warmup_samples: 128, cooldown_fraction: 0.2}]"
-    assert list(references(f"{{{schedule}}}")) == ["untrained-xtra-nano", "raw-pixels"]
+    assert list(references(f"{{{schedule}}}")) == ["untrained-xtra-nano-s0", "raw-pixels"]

@@ -40,9 +40,9 @@ def test_grid_points_and_references(study_file, tmp_path):
         "aim-micro-u10-n640-s0",
         "aim-micro-u100-n640-s0",
         "xtra-nano-u10-n640-s1-beta2_0.99",
-        "untrained-xtra-micro",
-        "untrained-aim-micro",
-        "untrained-xtra-nano",
+        "untrained-xtra-micro-s0",
+        "untrained-aim-micro-s0",
+        "untrained-xtra-nano-s1",
         "raw-pixels",
     ]
     assert study.runs[0].config.output == str(tmp_path / "out" / "runs" / "xtra-micro-u10-n640-s0")

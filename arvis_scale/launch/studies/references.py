@@ -24,12 +24,14 @@ _WITHOUT_EFFECT = (
     "log.",
     "teacher.",
 )
+# In the name of every run that has them: a study keeps its references when it gets more seeds or more images.
+_NAMED = ("unique_images", "seed")
 
 
 def reference_runs(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]:
     """Return one untrained run for every different untrained encoder and probe among `runs`, and the raw pixels.
 
-    They are named `untrained-METHOD-PRESET` and `raw-pixels`, with the keys in which several of the name differ.
+    They are named `untrained-METHOD-PRESET-SEED` and `raw-pixels`, with the keys that tell several of the name apart.
     """
     untrained = [_untrained(run.config) for run in runs]
     groups: dict[tuple[str, str], list[RunConfig]] = {}
@@ -79,9 +81,21 @@ def _named_apart(
     for config in configs:
         different.setdefault(repr(keys_of(config)), config)
     chosen = [(config, keys_of(config)) for config in different.values()]
-    apart = [key for key in chosen[0][1] if any(keys[key] != chosen[0][1][key] for _, keys in chosen)]
+    apart = _telling_apart([keys for _, keys in chosen])
     placed = []
     for config, keys in chosen:
         name = joined_name({key: keys[key] for key in apart}, *prefix)
         placed.append(replace(config, name=name, output=str(folder / "runs" / name)))
     return placed
+
+
+def _telling_apart(several: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the keys of the names of `several` runs: of the others those alone without which two would be one name."""
+    names = [key for key in _NAMED if several[0].get(key) is not None]
+    for key in several[0]:
+        told, more = (
+            len({repr([keys[name] for name in tried]) for keys in several}) for tried in (names, [*names, key])
+        )
+        if more > told:
+            names.append(key)
+    return names
