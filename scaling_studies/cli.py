@@ -106,18 +106,19 @@ def rank(
     x: X,
     y: Y,
     law: Annotated[str | None, typer.Option(help="laws, separated by commas [default: all that fit x]")] = None,
+    share: Annotated[float, typer.Option(help="of the largest x, up to which laws are fitted")] = 0.5,
     column: Columns = None,
     where: Where = None,
     sigma: Sigma = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rank laws on a table: fitted to the lower half of x, scored on the upper one.
+    """Rank laws on a table: fitted up to a share of the largest x, half of it by default, and scored beyond.
 
     Example: `arvis-scale study rank runs.csv --x samples_seen --y error`
     """
     from scaling_studies import table_commands
 
-    table = table_commands.ranking(path, x, y, law, column, where, sigma)
+    table = table_commands.ranking(path, x, y, law, share, column, where, sigma)
     shown = table.drop(columns="reason").map(lambda cell: f"{cell:.4g}" if isinstance(cell, float) else cell)
     reasons = [f"{row.law}: {row.reason}" for row in table.itertuples() if isinstance(row.reason, str)]
     _show("\n".join([shown.to_string(index=False), *reasons]), table.to_dict("records"), as_json)

@@ -19,7 +19,8 @@ null, where an end is open or nothing is known.
 - `efficiency`: per pair of methods and kind of curve (x `compute`: of two surfaces over samples seen), at the lowest
   and the middle common error, or why not; `efficiency_curves`: the ratio over all common errors; `crossings`: where two
   curves cross;
-- `differences`: per pair of methods the difference of their errors over runs at equal settings (`differences`);
+- `differences`, `compute_differences`: per pair of methods the difference of their errors over runs at equal settings,
+  and at equal training FLOPs (`differences`);
 - `predictions`: errors and needs beyond and between the runs, each with a sentence and its warning;
 - `references`, `shortfalls`, `missing_references`: raw pixels and untrained encoders, and who does not beat them;
 - `warnings`: sentences that whoever shows these fits must show.
@@ -36,7 +37,7 @@ import pandas as pd
 
 from scaling_studies.curve_documents import ERROR_LAWS, FittedCurve, curve_document, fitted_curve, ranking_document
 from scaling_studies.curves import curves_over_params, curves_over_samples_seen, curves_over_unique_images
-from scaling_studies.differences import difference_rows
+from scaling_studies.differences import compute_difference_rows, difference_rows
 from scaling_studies.extent import ScoredReach
 from scaling_studies.intervals import NUM_SAMPLES
 from scaling_studies.law_names import num_parameters
@@ -101,6 +102,7 @@ def fit_study(points: pd.DataFrame, law: str = LAW, y: str = Y) -> dict[str, Any
         ],
         "crossings": [row for pair in two for row in crossing_rows(*pair)],
         "differences": difference_rows(points),
+        "compute_differences": compute_difference_rows(points),
         "predictions": [
             *_predictions(fitted, documents),
             *(row for surface in surfaces for row in surface_predictions(surface)),

@@ -145,6 +145,7 @@ def ranking(
     x: str,
     y: str,
     laws: str | None,
+    share: float,
     columns: list[str] | None,
     where: list[str] | None,
     sigma: str | None,
@@ -158,7 +159,7 @@ def ranking(
     chosen = laws.split(",") if laws else fitting
     options = {name: {"sigma": sigma} for name in chosen}
     points = measured_rows(read_table(path, columns, where), y, said=True)
-    table = rank_laws(points, chosen, x=names, y=y, options=options)
+    table = rank_laws(points, chosen, x=names, y=y, share=share, options=options)
     if table["num_params"].isna().all():
         raise ValueError(f"no law can be fitted: {table['reason'][0]}")
     return table

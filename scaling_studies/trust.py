@@ -68,8 +68,7 @@ def extrapolation_test(
     along = along or names[-1]
     if along not in names:
         raise ValueError(f"along is {along!r}: expected one of {', '.join(names)}")
-    if not 0 < share < 1:
-        raise ValueError(f"share is {share}: expected a fraction between 0 and 1")
+    _check_share(share)
     values = table[along].to_numpy(dtype=np.float64)
     cutoff = share * float(values.max())
     lower, upper = table[values <= cutoff], table[values > cutoff]
@@ -139,20 +138,22 @@ def rank_laws(
     *,
     x: str | Sequence[str],
     y: str,
+    share: float = 0.5,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> pd.DataFrame:
     """One row per law, best extrapolation first (of equals to three digits that of fewest parameters); laws that cannot
     be fitted or tested stand last with the reason.
 
     Columns: `law`, `num_params`, `rmse` (of log error on the rows it was fitted to), `extrapolation_rmse`, `num_fitted`
-    and `num_scored` (rows of that test), `aic`, `aicc`, `bic`, `validated` (the factor beyond the fitted half that was
-    scored, 1 for a miss) and `reason`. `options` are those of `fit_law` per law. All laws must be on one scale:
-    accuracies are not ranked with errors.
+    and `num_scored` (rows of that test, which `share` divides as in `extrapolation_test`), `aic`, `aicc`, `bic`,
+    `validated` (the factor beyond the fitted part that was scored, 1 for a miss) and `reason`. `options` are those of
+    `fit_law` per law. All laws must be on one scale: accuracies are not ranked with errors.
     """
+    _check_share(share)
     scales = {law_class(law).link for law in laws}
     if len(scales) > 1:
         raise ValueError(f"laws {', '.join(laws)} are not on one scale: rank laws of errors apart from accuracies")
-    rows = [_ranked(points, law, x, y, dict((options or {}).get(law, {}))) for law in laws]
+    rows = [_ranked(points, law, x, y, share, dict((options or {}).get(law, {}))) for law in laws]
     table = pd.DataFrame(rows, columns=list(_RANKED))
     digits = table["extrapolation_rmse"].map(lambda rmse: float(f"{rmse:.3g}"))
     order = table.assign(digits=digits).sort_values(["digits", "num_params", "aicc", "law"], na_position="last").index
@@ -163,7 +164,9 @@ _TEST = ("extrapolation_rmse", "num_fitted", "num_scored")
 _RANKED = ("law", "num_params", "rmse", *_TEST, "aic", "aicc", "bic", "validated", "reason")
 
 
-def _ranked(points: Points, law: str, x: str | Sequence[str], y: str, options: dict[str, Any]) -> dict[str, Any]:
+def _ranked(
+    points: Points, law: str, x: str | Sequence[str], y: str, share: float, options: dict[str, Any]
+) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(_RANKED, np.nan) | {"law": law, "reason": None}
     try:
         fit = fit_law(points, law, x=x, y=y, **options)
@@ -172,11 +175,16 @@ def _ranked(points: Points, law: str, x: str | Sequence[str], y: str, options: d
             "rmse": _rms(_log_error(fit, _table_and_names(points, x)[0], y)),
             **information_criteria(fit),
         }
-        test = extrapolation_test(points, law, x=x, y=y, **options)
+        test = extrapolation_test(points, law, x=x, y=y, share=share, **options)
     except ValueError as error:
         return row | {"reason": str(error)}
     scored = zip(_TEST, (test.rmse, test.num_fitted, test.num_scored), strict=True)
     return row | dict(scored) | {"validated": test.validated}
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share < 1:
+        raise ValueError(f"share is {share}: expected a fraction between 0 and 1")
 
 
 def _table_and_names(points: Points, x: str | Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:

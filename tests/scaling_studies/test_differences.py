@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from scaling_studies.differences import difference_rows
+from scaling_studies.differences import compute_difference_rows, difference_rows
 from scaling_studies.statements import difference_statement
 
 
@@ -64,3 +64,47 @@ def test_intervals_hold_the_mean_difference() -> None:
         [row] = difference_rows(points_of({"xtra": 0.5 + np.array(noise), "aim": [0.5] * len(settings)}, settings))
         held += row["low"] <= 0.02 <= row["high"]
     assert 0.91 <= held / 200 <= 0.99
+
+
+def curves_of(errors: dict[str, dict[float, float]], seed: int = 0) -> pd.DataFrame:
+    """Rows of runs of one size and seed that differ in length: error by training FLOPs, per method."""
+    rows = [
+        {"objective": method, "kind": "trained", "chosen": True, "value": error, "train_flops": flops}
+        | {"preset": "nano", "unique_images": 100, "samples_seen": int(flops), "seed": seed}
+        for method, curve in errors.items()
+        for flops, error in curve.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_at_equal_compute_the_mean_is_over_what_both_cover() -> None:
+    """By hand: over log FLOPs from 20 to 80 xtra falls from 0.45 to 0.35; aim is at 0.5 up to 40, then falls to 0.4."""
+    errors = {"xtra": {10.0: 0.5, 160.0: 0.3}, "aim": {20.0: 0.5, 40.0: 0.5, 80.0: 0.4}, "mae": {1.0: 0.2, 2.0: 0.1}}
+    [row] = compute_difference_rows(curves_of(errors))
+    assert (row["flops_low"], row["flops_high"]) == pytest.approx((20, 80))
+    assert row["difference"] == pytest.approx((0.45 + 0.35) / 2 - (0.5 + 0.45) / 2)
+    assert (row["method_1"], row["num_settings"], row["num_lower"], row["low"]) == ("xtra", 1, 1, None)
+    assert difference_statement(row) == (
+        "XTRA minus AIM over 20 to 80 FLOPs: -7.5 points (one encoder size and seed: no interval); "
+        "XTRA is lower in 1 of 1 pairs of curves."
+    )
+
+
+def test_a_method_twice_as_cheap_with_equal_errors_is_better_at_equal_compute() -> None:
+    curve = {10.0: 0.5, 20.0: 0.4, 40.0: 0.3, 80.0: 0.2}
+    dear = {2 * flops: error for flops, error in curve.items()}
+    points = pd.concat([curves_of({"xtra": curve, "aim": dear}, seed) for seed in (0, 1)])
+    [at_equal_samples] = difference_rows(
+        points.assign(samples_seen=points["value"].map({0.5: 1, 0.4: 2, 0.3: 4, 0.2: 8}))
+    )
+    assert at_equal_samples["difference"] == 0
+    [row] = compute_difference_rows(points)
+    assert row["difference"] == pytest.approx(-0.1) and row["num_groups"] == 2
+
+
+def test_a_single_length_is_no_curve_and_gaps_are_none() -> None:
+    points = curves_of({"xtra": {10.0: 0.5}, "aim": {5.0: 0.6, 20.0: np.nan, 40.0: 0.4}})
+    assert compute_difference_rows(points) == []
+    both = pd.concat([points, curves_of({"xtra": {20.0: 0.3}})])
+    [row] = compute_difference_rows(both)
+    assert (row["flops_low"], row["flops_high"]) == pytest.approx((10, 20))

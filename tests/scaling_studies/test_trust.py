@@ -42,6 +42,10 @@ def test_the_law_behind_the_data_ranks_before_a_straight_line(saturating: pd.Dat
     assert table["extrapolation_rmse"][0] < table["extrapolation_rmse"][1]
     with pytest.raises(ValueError, match="not on one scale"):
         rank_laws(saturating, ["m2", "accuracy"], x="samples_seen", y="error")
+    low = rank_laws(saturating, ["m2"], x="samples_seen", y="error", share=0.1)
+    assert low["num_fitted"][0] == (X <= 1e6).sum() < table["num_fitted"][0]
+    with pytest.raises(ValueError, match="share is 1.5"):
+        rank_laws(saturating, ["m2"], x="samples_seen", y="error", share=1.5)
 
 
 def test_of_equal_laws_the_one_of_fewest_parameters_ranks_first_with_the_rows_of_its_test() -> None:
