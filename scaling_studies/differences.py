@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import integrate, stats
 
 from scaling_studies.points import chosen
 from scaling_studies.statements import method_order
@@ -82,7 +82,7 @@ def _apart(first: pd.Series, second: pd.Series) -> tuple[float, float, float] | 
     # Both curves are straight between these places, so that the trapezoid rule is exact.
     at = np.unique(np.clip(np.concatenate([*logs, [low, high]]), low, high))
     values = [np.interp(at, log, curve.to_numpy()) for log, curve in zip(logs, (first, second), strict=True)]
-    mean = np.trapezoid(values[0] - values[1], at) / (high - low)
+    mean = integrate.trapezoid(values[0] - values[1], at) / (high - low)
     return float(mean), float(np.exp(low)), float(np.exp(high))
 
 
