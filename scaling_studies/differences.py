@@ -16,29 +16,39 @@ from scipy import integrate, stats
 from scaling_studies.points import chosen
 from scaling_studies.statements import method_order
 
-# What is equal. Runs of one size and seed share images, and one run its steps with its branches: they are one group.
 SETTING = ("preset", "unique_images", "samples_seen", "seed")
-_GROUP = ["preset", "seed"]
 _CURVE = ["preset", "unique_images", "seed"]
 LEVEL = 0.95
 
 
 def difference_rows(points: pd.DataFrame) -> list[dict[str, Any]]:
-    """Per pair of methods `difference`, the mean of error 1 - error 2, and its 95% interval `low` to `high`.
+    """Per pair of methods `difference`, the mean of error 1 - error 2 over runs of equal settings.
 
-    The mean is over groups (encoder size and seed) of `num_groups`, each the mean over its settings; the interval is
-    Student's t over the groups, null for a single one. It holds for these test images, which all runs share: their
-    choice is not in it. `num_settings` were measured for both, in `num_lower` of them error 1 is the lower one.
+    Settings are averaged within a seed, seeds within an encoder size (`by_preset`), and sizes in the end. There are two
+    95% intervals, each null where there is nothing to take it from:
+
+    - `seed_low` to `seed_high`: what other seeds would give at these very sizes; Student's t with the variance between
+      seeds pooled over sizes, which takes the sizes' seeds as independent;
+    - `size_low` to `size_high`: what other sizes would give; Student's t over the sizes' means, of which seeds are no
+      further ones, however many: more of them narrow the first interval alone.
+
+    Both hold for these test images, which all runs share. `num_settings` were measured for both methods, in `num_lower`
+    of them error 1 is the lower one; those of one size share images and, where runs branch, steps, and are no trials.
     """
     rows = chosen(points)
-    rows = rows[rows["kind"] == "trained"]
+    # Of a stream the number of images is unknown, and equal to that of another such stream.
+    rows = rows[rows["kind"] == "trained"].fillna({"unique_images": 0})
     errors = rows.pivot_table(index=list(SETTING), columns="objective", values="value", aggfunc="mean")
     found = []
     for first, second in combinations(sorted(errors.columns, key=method_order), 2):
         difference = (errors[first] - errors[second]).dropna().astype(float)
         if len(difference):
-            found.append({"method_1": first, "method_2": second} | _mean_with_interval(difference))
+            found.append({"method_1": first, "method_2": second} | _mean_with_intervals(difference, _by_size(rows)))
     return found
+
+
+def _by_size(rows: pd.DataFrame) -> list[str]:
+    return list(rows.groupby("preset")["params_encoder"].mean().sort_values().index)
 
 
 def compute_difference_rows(points: pd.DataFrame) -> list[dict[str, Any]]:
@@ -51,6 +61,7 @@ def compute_difference_rows(points: pd.DataFrame) -> list[dict[str, Any]]:
     """
     rows = chosen(points)
     rows = rows[(rows["kind"] == "trained") & (rows["train_flops"] > 0)].dropna(subset=["value"])
+    rows = rows.fillna({"unique_images": 0})
     curves: dict[str, dict[Any, pd.Series]] = {}
     for (method, *setting), found in rows.groupby(["objective", *_CURVE]):
         curve = found.groupby("train_flops")["value"].mean()
@@ -69,7 +80,9 @@ def compute_difference_rows(points: pd.DataFrame) -> list[dict[str, Any]]:
                 "flops_low": min(low for _, low, _ in met.values()),
                 "flops_high": max(it[2] for it in met.values()),
             }
-            compared.append({"method_1": first, "method_2": second} | _mean_with_interval(differences) | ends)
+            compared.append(
+                {"method_1": first, "method_2": second} | _mean_with_intervals(differences, _by_size(rows)) | ends
+            )
     return compared
 
 
@@ -86,11 +99,38 @@ def _apart(first: pd.Series, second: pd.Series) -> tuple[float, float, float] | 
     return float(mean), float(np.exp(low)), float(np.exp(high))
 
 
-def _mean_with_interval(difference: pd.Series) -> dict[str, Any]:
-    groups = difference.groupby(level=_GROUP).mean().to_numpy()
-    mean, low, high = float(groups.mean()), None, None
-    if len(groups) > 1:
-        width = stats.t.ppf((1 + LEVEL) / 2, len(groups) - 1) * groups.std(ddof=1) / np.sqrt(len(groups))
-        low, high = mean - float(width), mean + float(width)
-    counts = {"num_settings": len(difference), "num_groups": len(groups), "num_lower": int((difference < 0).sum())}
-    return {"difference": mean, "low": low, "high": high} | counts
+def _mean_with_intervals(difference: pd.Series, presets: list[str]) -> dict[str, Any]:
+    """The mean of `difference`, indexed by preset and seed at least, with the intervals of `difference_rows`.
+
+    `presets` are in the order of their size.
+    """
+    by_seed = difference.groupby(level=["preset", "seed"]).mean()
+    sizes = by_seed.groupby(level="preset")
+    means, num_seeds = sizes.mean(), sizes.size()
+    mean = float(means.mean())
+    between = between_seeds = None
+    if len(means) > 1:
+        between = (float(means.std(ddof=1)) / np.sqrt(len(means)), len(means) - 1)
+    if left := len(by_seed) - len(means):
+        variance = float(((by_seed - sizes.transform("mean")) ** 2).sum()) / left
+        between_seeds = (float(np.sqrt(variance * (1 / num_seeds).sum())) / len(means), left)
+    seed_low, seed_high = _interval(mean, between_seeds)
+    size_low, size_high = _interval(mean, between)
+    return {
+        "difference": mean,
+        "by_preset": {preset: float(means[preset]) for preset in presets if preset in means},
+        "seed_low": seed_low,
+        "seed_high": seed_high,
+        "size_low": size_low,
+        "size_high": size_high,
+        "num_settings": len(difference),
+        "num_lower": int((difference < 0).sum()),
+    }
+
+
+def _interval(mean: float, spread: tuple[float, int] | None) -> tuple[float | None, float | None]:
+    """Student's interval of a mean with `spread`, its standard error and degrees of freedom."""
+    if spread is None:
+        return None, None
+    width = float(stats.t.ppf((1 + LEVEL) / 2, spread[1])) * spread[0]
+    return mean - width, mean + width

@@ -8,8 +8,11 @@ nothing.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +26,8 @@ class Reference:
     """A reference error: the mean over its seeds, and the standard error of one seed's measurement.
 
     Seeds are measured on the same test images, so that averaging them does not shrink the error from the test set.
+    `variant`: where a study has several of one objective and preset, which differ in an option, the parts of the names
+    that tell this one from the others; only runs whose names have them are held against it.
     """
 
     name: str
@@ -31,6 +36,11 @@ class Reference:
     preset: str | None
     value: float
     error: float
+    variant: tuple[str, ...] = ()
+
+
+# Parts of a name in which repeats of one reference differ: seed and, for iGPT's palette, images.
+_REPEATS = re.compile(r"-(s\d+|u\d+|uall)(?=-|$)")
 
 
 @dataclass(frozen=True)
@@ -48,13 +58,23 @@ def references(points: pd.DataFrame) -> list[Reference]:
     rows = chosen(points)
     rows = rows[rows["kind"] != "trained"].sort_values(["kind", "objective", "params_encoder", "name"])
     found = []
-    for (kind, objective, preset), same in rows.groupby(["kind", "objective", "preset"], sort=False, dropna=False):
+    for (kind, objective, preset), group in rows.groupby(["kind", "objective", "preset"], sort=False, dropna=False):
         preset = None if pd.isna(preset) else str(preset)
         name = "raw pixels" if kind == "raw_pixels" else f"untrained {objective}/{preset}"
-        values, counts = (same[column].to_numpy(dtype=np.float64) for column in ("value", "num_test"))
-        error = float(np.mean(standard_error(values, counts)))
-        found.append(Reference(name, str(kind), str(objective), preset, float(np.mean(values)), error))
+        for variant, same in _variants(group):
+            values, counts = (same[column].to_numpy(dtype=np.float64) for column in ("value", "num_test"))
+            error = float(np.mean(standard_error(values, counts)))
+            called = f"{name} ({', '.join(variant)})" if variant else name
+            found.append(Reference(called, str(kind), str(objective), preset, float(np.mean(values)), error, variant))
     return found
+
+
+def _variants(group: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The rows of a group apart by what their names differ in besides seed and images."""
+    parts = group["name"].map(lambda name: tuple(_REPEATS.sub("", name).split("-")))
+    shared = set.intersection(*map(set, parts))
+    own = parts.map(lambda found: tuple(part for part in found if part not in shared))
+    return [(variant, group[own == variant]) for variant in dict.fromkeys(own)]
 
 
 def shortfalls(points: pd.DataFrame) -> list[Shortfall]:
@@ -68,7 +88,7 @@ def shortfalls(points: pd.DataFrame) -> list[Shortfall]:
     known = references(points)
     found = []
     for row, error in zip(rows.to_dict("records"), errors, strict=True):
-        for reference in references_of(str(row["objective"]), str(row["preset"]), known):
+        for reference in references_of(row, known):
             gain = reference.value - row["value"]
             if gain <= 0:
                 found.append(Shortfall(row["name"], row["value"], reference, "not lower"))
@@ -82,24 +102,38 @@ def num_held(points: pd.DataFrame) -> dict[str, int]:
     rows = chosen(points)
     rows = rows[rows["kind"] == "trained"]
     known = references(points)
-    pairs = zip(rows["objective"], rows["preset"], strict=True)
-    return dict(Counter(found.name for pair in pairs for found in references_of(*pair, known)))
+    return dict(Counter(found.name for row in rows.to_dict("records") for found in references_of(row, known)))
 
 
 def missing_references(points: pd.DataFrame) -> list[str]:
     """Names of the references that trained runs should be held against and that were not measured."""
     rows = chosen(points)
     trained = rows[rows["kind"] == "trained"].sort_values(["objective", "params_encoder"])
-    have = {reference.name for reference in references(points)}
-    pairs = trained[["objective", "preset"]].drop_duplicates()
-    wanted = ["raw pixels", *(f"untrained {row.objective}/{row.preset}" for row in pairs.itertuples())]
-    return [name for name in wanted if name not in have]
+    known, missing = references(points), []
+    for row in trained.to_dict("records"):
+        have = {reference.kind for reference in references_of(row, known)}
+        wanted = {"raw_pixels": "raw pixels", "untrained": f"untrained {row['objective']}/{row['preset']}"}
+        missing += [name for kind, name in sorted(wanted.items()) if kind not in have]
+    return list(dict.fromkeys(missing))
 
 
-def references_of(objective: str, preset: str, known: list[Reference]) -> list[Reference]:
-    """The references that a trained run is held against: raw pixels, and its own encoder without training."""
-    return [
-        reference
-        for reference in known
-        if reference.kind == "raw_pixels" or (reference.objective, reference.preset) == (objective, preset)
-    ]
+def references_of(run: Mapping[str, Any], known: list[Reference]) -> list[Reference]:
+    """The references that a row of a trained run is held against: raw pixels, and its own encoder without training.
+
+    Of the variants of a reference it is the one whose parts the run's name has, and most of them; none where several
+    have as many.
+    """
+    parts = set(str(run["name"]).split("-"))
+    found = []
+    for kind, place in (("raw_pixels", None), ("untrained", (run["objective"], run["preset"]))):
+        fitting = [
+            one
+            for one in known
+            if one.kind == kind
+            and (place is None or (one.objective, one.preset) == place)
+            and parts.issuperset(one.variant)
+        ]
+        most = max((len(one.variant) for one in fitting), default=0)
+        closest = [one for one in fitting if len(one.variant) == most]
+        found += closest if len(closest) == 1 else []
+    return found

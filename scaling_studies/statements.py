@@ -99,15 +99,19 @@ def ratio_sentence(first: str, second: str, unit: str, row: dict[str, Any]) -> s
 def difference_statement(row: dict[str, Any]) -> str:
     """One row of the differences or compute_differences of fits.json as a sentence; errors in points of a per cent."""
     first, second = method_name(row["method_1"]), method_name(row["method_2"])
-    if row["low"] is None:
-        interval = "one encoder size and seed: no interval"
-    else:
-        interval = f"95% interval {100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+    parts = []
+    if len(row["by_preset"]) > 1:
+        parts.append(", ".join(f"{preset} {100 * value:+.1f}" for preset, value in row["by_preset"].items()))
+    for name, what in (("seed", "seeds"), ("size", "encoder sizes")):
+        if row[f"{name}_low"] is not None:
+            ends = f"{100 * row[f'{name}_low']:+.1f} to {100 * row[f'{name}_high']:+.1f}"
+            parts.append(f"95% interval over {what} {ends}")
+    known = "; ".join(parts) or "one encoder size and seed: no interval"
     over, what = "", "settings"
     if "flops_low" in row:
         over, what = f" over {count(row['flops_low'])} to {count(row['flops_high'])} FLOPs", "pairs of curves"
     lower = f"{first} is lower in {row['num_lower']} of {row['num_settings']} {what}"
-    return f"{first} minus {second}{over}: {100 * row['difference']:+.1f} points ({interval}); {lower}."
+    return f"{first} minus {second}{over}: {100 * row['difference']:+.1f} points ({known}); {lower}."
 
 
 def prediction_statement(row: dict[str, Any]) -> str:

@@ -137,7 +137,7 @@ def _preset_panel(points: pd.DataFrame, fits: Fits, x: str, preset: str, *, ahea
         for reference in fits["references"]
         if reference["kind"] == "untrained" and reference["preset"] == preset
     ]
-    size = count(max(curve["num_encoder_params"] for curve in curves))
+    size = _span([curve["num_encoder_params"] for curve in curves])
     title = f"{preset} ({size} encoder parameters)\n{_held(curves, x)}"
     series = [curve_series(curve, points, styles[curve["objective"]], ahead=ahead) for curve in curves]
     return Panel(title, x, AXIS_LABELS[x], series, levels + _raw(fits), aside=True)
@@ -161,7 +161,7 @@ def _params_panel(points: pd.DataFrame, fits: Fits, *, ahead: bool = True) -> Pa
 
 
 def _raw(fits: Fits) -> list[Level]:
-    return [Level("raw pixels", row["value"]) for row in fits["references"] if row["kind"] == "raw_pixels"]
+    return [Level(row["name"], row["value"]) for row in fits["references"] if row["kind"] == "raw_pixels"]
 
 
 def _held(curves: list[dict[str, Any]], x: str) -> str:

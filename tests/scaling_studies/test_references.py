@@ -39,7 +39,7 @@ def test_a_run_is_held_against_raw_pixels_and_its_own_untrained_encoder(row: Row
 
 def test_seeds_of_a_reference_are_averaged_without_a_smaller_error(row: Row) -> None:
     one = points_table([row("a", 0.3, kind="untrained")])
-    three = points_table([row(f"a{seed}", 0.29 + 0.01 * seed, kind="untrained", seed=seed) for seed in range(3)])
+    three = points_table([row(f"a-s{seed}", 0.29 + 0.01 * seed, kind="untrained", seed=seed) for seed in range(3)])
     (single,), (mean,) = references(one), references(three)
     assert mean.value == pytest.approx(0.3)
     assert mean.error == pytest.approx(single.error, rel=1e-3)
@@ -48,3 +48,31 @@ def test_seeds_of_a_reference_are_averaged_without_a_smaller_error(row: Row) -> 
 def test_references_that_were_not_measured_are_named(row: Row) -> None:
     points = points_table([row("a"), row("b", objective="aim"), row("u", kind="untrained")])
     assert missing_references(points) == ["raw pixels", "untrained aim/nano"]
+
+
+def test_options_are_no_seeds(row: Row) -> None:
+    """References of two image sizes were averaged, and every run held against what nobody had measured."""
+    raw = {"kind": "raw_pixels", "objective": "raw_pixels"}
+    points = points_table(
+        [
+            row("xtra-nano-s0-image_size_32", 0.45),
+            row("xtra-nano-s0-image_size_64", 0.45),
+            row("xtra-nano-s0-image_size_96", 0.45),
+            row("raw-pixels-image_size_32", 0.40, **raw),
+            row("raw-pixels-image_size_64", 0.50, **raw),
+            row("untrained-xtra-nano-s0-image_size_32", 0.60, kind="untrained"),
+            row("untrained-xtra-nano-s1-image_size_32", 0.62, kind="untrained", seed=1),
+            row("untrained-xtra-nano-s0-image_size_64", 0.40, kind="untrained"),
+        ]
+    )
+    assert {one.name: one.value for one in references(points)} == {
+        "raw pixels (image_size_32)": 0.40,
+        "raw pixels (image_size_64)": 0.50,
+        "untrained xtra/nano (image_size_32)": pytest.approx(0.61),
+        "untrained xtra/nano (image_size_64)": 0.40,
+    }
+    assert {(found.run, found.reference.name) for found in shortfalls(points)} == {
+        ("xtra-nano-s0-image_size_32", "raw pixels (image_size_32)"),
+        ("xtra-nano-s0-image_size_64", "untrained xtra/nano (image_size_64)"),
+    }
+    assert missing_references(points) == ["raw pixels", "untrained xtra/nano"]
