@@ -16,11 +16,11 @@ import pandas as pd
 from scaling_studies import rank_laws
 from scaling_studies.differences import compute_difference_rows, difference_rows
 from scaling_studies.points import read_points
+from scaling_studies.statements import count
 
 STUDY = Path(__file__).parent
 D_IGPT = ["D-iGPT-CLIP", "D-iGPT-CLIP-1dec", "D-iGPT-MAE", "D-iGPT-VQ", "D-iGPT-pixels"]
 METHODS = ["XTRA-k1", "XTRA-k2", "XTRA-k4", "AIM", "iGPT", "MAE", *D_IGPT]
-LONG_TAILED = ["XTRA-k2-longtail", "AIM-longtail", "MAE-longtail"]
 RANKED = ["XTRA-k2", "AIM", "iGPT", "MAE", "D-iGPT-CLIP"]
 PRESETS = ["pico", "nano", "micro"]
 # The most unique images and samples seen: where one of them varies the other is this.
@@ -34,6 +34,7 @@ QUESTIONS = {
     ],
     "decoders": [("D-iGPT-CLIP", "D-iGPT-CLIP-1dec")],
     "rivals": [*combinations(["D-iGPT-CLIP", "MAE", "AIM", "XTRA-k2", "iGPT"], 2)],
+    "longtail": [(f"{name}-longtail", name) for name in ("XTRA-k2", "AIM", "MAE")],
 }
 
 
@@ -43,30 +44,70 @@ def tables(points: pd.DataFrame) -> Iterator[str]:
     yield by_size(points, trained)
     yield over(trained, "unique_images", [32, 64, 128, 256, 512, 1024, 2048])
     yield over(trained, "samples_seen", [1024, 1536, 2048, 3072, 4096, 6144, 8192])
-    for pairs in QUESTIONS.values():
-        yield differences(points, pairs)
-    yield long_tails(points)
+    yield gains(points, trained)
+    yield noise(trained)
+    yield from differences(points)
     yield laws(trained)
 
 
 def by_size(points: pd.DataFrame, trained: pd.DataFrame) -> str:
-    """Error of every method and size at the most images and samples, beside untrained encoders and raw pixels."""
+    """Error of every method and size at the most images and samples."""
     most = trained[(trained["unique_images"] == IMAGES) & (trained["samples_seen"] == SAMPLES)]
+    rows = []
+    for method in METHODS:
+        of_size = [most[(most["objective"] == method) & (most["preset"] == preset)] for preset in PRESETS]
+        errors = [percent(runs["value"].mean()) for runs in of_size]
+        attentive = percent(of_size[-1]["error_attentive"].mean())
+        flops = " / ".join(f"{runs['train_flops'].mean() / 1e12:.2g}" for runs in of_size)
+        encoder, heads = (
+            " / ".join(count(runs[column].mean()) for runs in of_size) for column in ("params_encoder", "params_total")
+        )
+        rows.append([method, *errors, attentive, flops, encoder, heads])
+    pixels = percent(points.loc[points["kind"] == "raw_pixels", "value"].mean())
+    rows.append(["raw pixels", pixels, pixels, pixels, "", "", "", ""])
+    sizes = [*PRESETS, "micro, attentive", "training TFLOPs", "parameters: encoder", "parameters: trained"]
+    return markdown(["error (%)", *sizes], rows)
+
+
+def gains(points: pd.DataFrame, trained: pd.DataFrame) -> str:
+    """How much lower the error is than that of the same encoder untrained, in points; the mean over unique images.
+
+    iGPT's untrained encoders are one per palette, that is per set of images; each run is held against its own.
+    """
+    most = trained[trained["samples_seen"] == SAMPLES]
     untrained = points[points["kind"] == "untrained"]
     rows = []
     for method in METHODS:
-        runs, before = (table[table["objective"] == method] for table in (most, untrained))
-        largest = runs[runs["preset"] == "micro"]
-        means = [runs.loc[runs["preset"] == preset, "value"].mean() for preset in PRESETS]
-        means += [
-            largest["error_attentive"].mean(),
-            *(before.loc[before["preset"] == p, "value"].mean() for p in PRESETS),
-        ]
-        rows.append([method, *map(percent, means), f"{largest['train_flops'].mean() / 1e12:.2f}"])
-    pixels = points.loc[points["kind"] == "raw_pixels", "value"].mean()
-    rows.append(["raw pixels", "", "", percent(pixels), "", "", "", "", ""])
-    names = [*PRESETS, "micro, attentive", *(f"{preset}, untrained" for preset in PRESETS), "TFLOPs, micro"]
-    return markdown(["error (%)", *names], rows)
+        cells, beaten, compared = [], 0, 0
+        for preset in PRESETS:
+            runs, before = (t[(t["objective"] == method) & (t["preset"] == preset)] for t in (most, untrained))
+            by = ["seed", "unique_images"] if method == "iGPT" else ["seed"]
+            # Rows of untrained encoders have no images; iGPT's have them in their names.
+            images = before["name"].str.extract(r"-u(\d+)", expand=False).astype("Int64")
+            own = before.assign(unique_images=images).groupby(by, dropna=False)["value"].mean()
+            reference = runs.set_index(by).index.map(own).to_numpy(dtype=float)
+            errors = runs["value"].to_numpy(dtype=float)
+            # Two binomial errors of 10,000 test images, taken as independent.
+            noise = 1.96 * np.sqrt(runs["sigma"].to_numpy(dtype=float) ** 2 + before["sigma"].mean() ** 2)
+            beaten, compared = beaten + int((reference - errors > noise).sum()), compared + len(runs)
+            cells += [percent(before["value"].mean()), f"{100 * np.mean(reference - errors):+.1f}" if len(runs) else ""]
+        rows.append([method, *cells, f"{beaten} of {compared}"])
+    names = [name for preset in PRESETS for name in (f"{preset}, untrained", "gain")]
+    return markdown(["points of error", *names, "runs beyond noise"], rows)
+
+
+def noise(trained: pd.DataFrame) -> str:
+    """Standard deviation of a run's error between two seeds, in points, beside the binomial one."""
+    rows = []
+    for preset in PRESETS:
+        runs = trained[trained["preset"] == preset]
+        seeds = runs.pivot_table(index=["objective", "unique_images", "samples_seen"], columns="seed", values="value")
+        apart = (seeds[0] - seeds[1]).dropna() if seeds.shape[1] > 1 else pd.Series(dtype=float)
+        spread = 100 * np.sqrt(np.mean(apart.astype(float) ** 2) / 2) if len(apart) else np.nan
+        rows.append(
+            [preset, "" if np.isnan(spread) else f"{spread:.2f}", f"{100 * runs['sigma'].mean():.2f}", str(len(apart))]
+        )
+    return markdown(["encoder", "between seeds", "binomial", "pairs of runs"], rows)
 
 
 def over(trained: pd.DataFrame, x: str, values: Sequence[int]) -> str:
@@ -78,44 +119,37 @@ def over(trained: pd.DataFrame, x: str, values: Sequence[int]) -> str:
     return markdown([x.replace("_", " "), *(f"{value:,}" for value in values)], rows)
 
 
-def differences(points: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> str:
-    """Differences of pairs of methods in points of error, at equal samples and at equal compute."""
-    found = [
+def differences(points: pd.DataFrame) -> Iterator[str]:
+    """Per question the differences of pairs of methods in points of error, at equal samples and at equal compute."""
+    at_samples, at_compute = (
         {(row["method_1"], row["method_2"]): row for row in rows}
         for rows in (difference_rows(points), compute_difference_rows(points))
-    ]
-    rows = []
-    for first, second in pairs:
-        cells = [f"{first} - {second}"]
-        for table in found:
-            row, sign = table.get((first, second)), 1
-            if row is None:
-                row, sign = table.get((second, first)), -1
-            cells += difference(row, sign)
-        rows.append(cells)
-    return markdown(["points of error", "equal samples", "lower in", "equal compute", "lower in"], rows)
+    )
+    for pairs in QUESTIONS.values():
+        rows = [[f"{first} - {second}", *difference(at_samples, first, second)] for first, second in pairs]
+        # A sample costs long-tailed and balanced subsets the same, and their runs are of one length.
+        if not pairs[0][0].endswith("-longtail"):
+            rows = [[*row, *difference(at_compute, *pair)] for row, pair in zip(rows, pairs, strict=True)]
+        columns = ["mean", "over seeds", "over sizes"]
+        names = [" / ".join(PRESETS), *columns, *["equal FLOPs: " + " / ".join(PRESETS), *columns][: len(rows[0]) - 5]]
+        yield markdown(["points of error", *names], rows)
 
 
-def long_tails(points: pd.DataFrame) -> str:
-    """Long-tailed against balanced subsets: a sample costs both the same."""
-    found = {(row["method_1"], row["method_2"]): row for row in difference_rows(points)}
-    rows = []
-    for name in LONG_TAILED:
-        balanced = name.removesuffix("-longtail")
-        row, sign = (found[pair], 1) if (pair := (name, balanced)) in found else (found[balanced, name], -1)
-        rows.append([f"{name} - {balanced}", *difference(row, sign)])
-    return markdown(["points of error", "equal samples", "lower in"], rows)
-
-
-def difference(row: dict[str, Any] | None, sign: int) -> list[str]:
-    """The difference with its interval, and in how many settings the first is lower; `sign` -1 swaps the two."""
+def difference(table: dict[tuple[str, str], dict[str, Any]], first: str, second: str) -> list[str]:
+    """Error of `first` minus that of `second`: per size, the mean, and its two intervals."""
+    row, sign = table.get((first, second)), 100
     if row is None:
-        return ["nothing in common", ""]
-    ends = sorted(sign * 100 * row[end] for end in ("low", "high")) if row["low"] is not None else None
-    interval = f" ({ends[0]:+.1f} to {ends[1]:+.1f})" if ends else ""
-    # Two equal errors are lower for neither; of hundreds of settings hardly one is.
-    lower = row["num_lower"] if sign > 0 else row["num_settings"] - row["num_lower"]
-    return [f"{sign * 100 * row['difference']:+.1f}{interval}", f"{lower} of {row['num_settings']}"]
+        row, sign = table.get((second, first)), -100
+    if row is None:
+        return ["nothing in common", "", "", ""]
+    by_preset = row["by_preset"]
+    sizes = " / ".join(f"{sign * by_preset[preset]:+.1f}" if preset in by_preset else "-" for preset in PRESETS)
+    intervals = []
+    for name in ("seed", "size"):
+        ends = [row[f"{name}_{end}"] for end in ("low", "high")]
+        known = None if ends[0] is None else sorted(sign * end for end in ends)
+        intervals.append("" if known is None else f"{known[0]:+.1f} to {known[1]:+.1f}")
+    return [sizes, f"{sign * row['difference']:+.1f}", *intervals]
 
 
 def laws(trained: pd.DataFrame) -> str:
