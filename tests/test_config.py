@@ -67,6 +67,7 @@ def test_bad_values_are_refused_in_one_line_that_names_them(override, said):
         (["data.subset.kind=balanced"], "which data.mix, data.subset and data.epoch_end=drop ask for; write an index"),
         (["data.epoch_end=drop"], "which data.mix, data.subset and data.epoch_end=drop ask for"),
         (["data.validation_split=test"], "data.validation_split=test: a stream has no splits"),
+        (["data.validation_split=held_out"], "data.validation_split=held_out: a stream knows no samples by number"),
         (["data.streaming=false", "data.validation_shards=b"], "data.validation_shards=b is for data.streaming=true"),
     ],
 )

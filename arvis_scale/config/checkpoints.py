@@ -13,7 +13,7 @@ KEEP_OPTIMIZER_STATE = ("all", "newest", "until_finished")
 class CheckpointConfig:
     """Checkpoints of a run; cadences in optimizer steps."""
 
-    # Checkpoint every so many steps, and always when preempted; 0: only when preempted.
+    # Checkpoint every so many steps, and always when preempted and after the last step; 0: only then.
     every: int = 200
     # Newest checkpoints kept.
     keep_last: int = 2

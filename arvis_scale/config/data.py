@@ -10,6 +10,8 @@ from arvis_scale.config.hints import one_of
 
 SUBSET_KINDS = ("uniform", "balanced", "long_tail")
 PROBE_KINDS = ("linear", "attentive", "knn")
+# As `data.validation_split`; no split of shards has this name.
+HELD_OUT = "held_out"
 ADD_AN_INDEX = (
     "write an index over the shards, which stay where they are: arvis-scale shards build SHARDS DST --index-only"
 )
@@ -66,12 +68,13 @@ class DataConfig:
     mix: list[MixPart] = field(default_factory=list)
     # Split that is trained on.
     train_split: str = "train"
-    # Split whose loss is reported as validation loss; null: `test` where the shards have one, else a part of the train
-    # split, `validation_fraction` of it.
+    # Split whose loss is reported as validation loss. held_out: a part of the train split, whatever splits there are,
+    # so that choices by this loss are not made on the images of a test | null: `test` where the shards have one, else
+    # as held_out.
     validation_split: str | None = None
-    # Fraction of the train split held out for validation (seeded, never trained on) where there is no split for it.
+    # Fraction of the train split that `held_out` takes away from training (seeded, never trained on).
     validation_fraction: float = 0.05
-    # At most this many images (a seeded choice) give the validation loss; null: all of the split.
+    # At most this many images (a seeded choice) give the validation loss; null: all of the split, or held-out part.
     validation_images: int | None = None
     # Seed of the permutation whose first `unique_images` entries are trained on; the same seed gives nested subsets.
     subset_seed: int = 0
@@ -149,6 +152,11 @@ class DataConfig:
             raise ValueError(
                 "data.streaming=true knows no samples by number, which data.mix, data.subset and data.epoch_end=drop "
                 f"ask for; {ADD_AN_INDEX}"
+            )
+        if self.validation_split == HELD_OUT:
+            raise ValueError(
+                f"data.validation_split={HELD_OUT}: a stream knows no samples by number to hold out; name a split of "
+                "data.validation_shards"
             )
         if self.validation_split is not None and self.validation_shards is None:
             raise ValueError(

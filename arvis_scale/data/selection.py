@@ -13,7 +13,7 @@ import numpy.typing as npt
 from braceexpand import braceexpand
 
 from arvis_scale.config import DataConfig
-from arvis_scale.config.data import ADD_AN_INDEX
+from arvis_scale.config.data import ADD_AN_INDEX, HELD_OUT
 from arvis_scale.data.apportionment import apportion
 from arvis_scale.data.class_shares import balanced_places, long_tail_places
 from arvis_scale.data.mixing import MixedDataset, MixedOrder, MixedSplit
@@ -127,12 +127,6 @@ class Selection:
         listed = [first + part.train.listed() for first, part in zip(firsts, self._parts, strict=False)]
         return np.sort(np.concatenate(listed))
 
-    @property
-    def train_indices(self) -> npt.NDArray[np.int64]:
-        """Numbers of all training images, 8 bytes each: a list that training itself does without."""
-        firsts = self._train_firsts.tolist()
-        return np.concatenate([first + part.train.listed() for first, part in zip(firsts, self._parts, strict=False)])
-
     def some_training_images(self) -> npt.NDArray[np.int64]:
         """Return numbers of training images: all, or four million of them; in no order, whatever the weights."""
         sizes = np.array([len(part.train) for part in self._parts])
@@ -229,6 +223,11 @@ def select_images(config: DataConfig, unique_images: int | None) -> Selection:
     return Selection([_select(config, part.shards, part.unique_images, part.weight) for part in config.mix], config)
 
 
+def validation_split_of(config: DataConfig, dataset: ShardedDataset) -> str:
+    """Return the name of the split of `dataset` that gives the validation loss, or `held_out`."""
+    return config.validation_split or ("test" if "test" in dataset.splits else HELD_OUT)
+
+
 def _select(config: DataConfig, shards: str, unique_images: int | None, weight: int) -> _Part:
     allow_damage = config.on_bad_sample == "skip"
     dataset = open_shards(
@@ -238,8 +237,8 @@ def _select(config: DataConfig, shards: str, unique_images: int | None, weight: 
         max_open_shards=config.window_shards,
     )
     train_split = validation_split = dataset.split(config.train_split)
-    validation_name = config.validation_split or ("test" if "test" in dataset.splits else None)
-    if validation_name is None:
+    validation_name = validation_split_of(config, dataset)
+    if validation_name == HELD_OUT:
         pool, validation = hold_out(train_split.shard_sizes, config.validation_fraction, config.subset_seed)
     else:
         pool = all_samples(train_split.shard_sizes, config.subset_seed)
@@ -248,7 +247,8 @@ def _select(config: DataConfig, shards: str, unique_images: int | None, weight: 
     try:
         train = _subset(config, dataset, train_split, pool, unique_images)
     except ValueError as error:
-        raise ValueError(f"{shards}, split {config.train_split!r}: {error}") from error
+        beside = f" beside the {len(validation):,} held out for validation" if validation_name == HELD_OUT else ""
+        raise ValueError(f"{shards}, split {config.train_split!r}{beside}: {error}") from error
     name = _subset_name(config, None if unique_images is None else len(train))
     return _Part(dataset, weight, train_split, train, name, validation_split, validation)
 

@@ -34,7 +34,7 @@ def _select(shards: Path, unique_images: int | None = None, **changes: Any) -> S
 
 
 def _labels(selection: Selection) -> np.ndarray:
-    labels = selection.train_split.labels_of(selection.train_indices)
+    labels = selection.train_split.labels_of(selection.training_images())
     assert labels is not None
     return labels
 
@@ -45,14 +45,42 @@ def test_all_images_are_trained_on_unless_held_out(shards: Path, flat: Path) -> 
     assert (whole.validation_split.name, len(whole.validation_indices)) == ("test", 8)
     part = _select(flat, validation_fraction=0.25)
     training, held_out = held_out_fraction(16, 0.25, seed=0)
-    assert part.train_indices.tolist() == training[nested_subset(12, None, seed=0)].tolist()
+    assert part.training_images().tolist() == sorted(training)
+    some = _select(flat, 5, validation_fraction=0.25)
+    assert some.training_images().tolist() == sorted(training[nested_subset(12, 5, seed=0)])
     assert part.validation_indices.tolist() == held_out.tolist()
+
+
+def test_images_are_held_out_of_the_train_split_beside_a_test_split(shards: Path) -> None:
+    whole, apart = _select(shards), _select(shards, validation_split="held_out", validation_fraction=0.25)
+    training, held_out = held_out_fraction(24, 0.25, seed=0)
+    assert (apart.validation_split.name, apart.validation_indices.tolist()) == ("train", held_out.tolist())
+    assert (apart.unique_images, apart.training_images().tolist()) == (18, sorted(training))
+    seen = apart.order(seed=3, global_batch_size=6).samples(np.arange(3 * 18))
+    assert [sorted(epoch) for epoch in seen.reshape(3, 18)] == [sorted(training)] * 3
+    assert apart.subset.hash != whole.subset.hash
+    fewer = _select(shards, 10, validation_split="held_out", validation_fraction=0.25, validation_images=4)
+    assert fewer.unique_images == 10 and set(fewer.training_images()) < set(training)
+    assert len(fewer.validation_indices) == 4 and set(fewer.validation_indices) < set(held_out)
+    said = "split 'train' beside the 6 held out for validation: unique_images is 19, but there are 18 images"
+    with pytest.raises(ValueError, match=said):
+        _select(shards, 19, validation_split="held_out", validation_fraction=0.25)
+
+
+def test_shards_without_a_test_split_are_held_out_of_by_themselves(flat: Path) -> None:
+    unsaid, said = (
+        _select(flat, 9, validation_fraction=0.25, **changes) for changes in ({}, {"validation_split": "held_out"})
+    )
+    assert unsaid.subset == said.subset
+    assert unsaid.validation_indices.tolist() == said.validation_indices.tolist()
+    orders = [selection.order(seed=1, global_batch_size=4).samples(np.arange(40)) for selection in (unsaid, said)]
+    assert orders[0].tolist() == orders[1].tolist()
 
 
 @pytest.mark.parametrize("changes", [{}, {"subset": SubsetConfig(kind="balanced")}, {"validation_split": "test"}])
 def test_subsets_are_nested_and_named_with_a_hash_of_their_own(shards: Path, changes: dict[str, Any]) -> None:
     small, large = (_select(shards, number, **changes) for number in (4, 10))
-    assert set(small.train_indices) < set(large.train_indices)
+    assert set(small.training_images()) < set(large.training_images())
     assert (small.subset.unique_images, large.unique_images) == (4, 10)
     assert len({small.subset.hash, large.subset.hash, _select(shards, 4, subset_seed=1, **changes).subset.hash}) == 3
     assert small.subset == _select(shards, 4, **changes).subset
@@ -75,12 +103,12 @@ def test_a_manifest_chooses_by_key_and_says_what_is_held_out(
     flat: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = _select(flat, validation_fraction=0.25)
-    samples = [*whole.train_indices[:5], *whole.validation_indices[:2]]
+    samples = [*whole.training_images()[:5], *whole.validation_indices[:2]]
     manifest = tmp_path / "mine.txt"
     manifest.write_text("\n".join(whole.train_split.key(int(sample)) for sample in samples))
     with caplog.at_level(logging.WARNING):
         chosen = _select(flat, validation_fraction=0.25, subset=SubsetConfig(manifest=str(manifest)))
-    assert sorted(chosen.train_indices) == sorted(samples[:5])
+    assert chosen.training_images().tolist() == sorted(samples[:5])
     assert chosen.subset.name == "uniform-all-seed0-of-mine"
     assert "mine.txt: 2 of its images are held out for validation" in caplog.text
 
@@ -129,12 +157,15 @@ def test_a_mix_takes_exact_shares_and_is_read_as_one(shards: Path, flat: Path) -
             np.asarray(mix.train_split.image(sample)), np.asarray(alone.train_split.image(sample - 24))
         )
     assert mix.train_split.labels_of(samples) is None
-    assert sorted(mix.train_indices) == sorted([*range(24), *(24 + alone.train_indices)])
-    assert sorted(mix.some_training_images()) == sorted(mix.train_indices)
+    assert mix.training_images().tolist() == [*range(24), *(24 + alone.training_images())]
+    assert sorted(mix.some_training_images()) == mix.training_images().tolist()
 
 
 def test_a_mix_validates_by_weight(shards: Path, flat: Path) -> None:
     parts = [MixPart(str(shards), 3), MixPart(str(flat), 1)]
+    apart = _mix(*parts, validation_fraction=0.25, validation_split="held_out")
+    assert len(apart.validation_indices) == 6 + 4 and apart.unique_images == 18 + 12
+    assert not set(apart.validation_indices) & set(apart.training_images())
     everything = _mix(*parts, validation_fraction=0.25)
     assert len(everything.validation_indices) == len(set(everything.validation_indices)) == 8 + 4
     some = _mix(*parts, validation_fraction=0.25, validation_images=4)

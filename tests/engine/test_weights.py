@@ -137,6 +137,18 @@ def test_import_writes_nothing_when_something_is_wrong(
         import_checkpoint(path, tmp_path, **SIZES)
 
 
+def test_an_interrupted_import_leaves_no_folder(
+    tmp_path: Path, checkpoint: tuple[Path, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", interrupted)  # the weights are written by then, the rest is not
+    with pytest.raises(KeyboardInterrupt):
+        import_checkpoint(checkpoint[0], tmp_path / "imports" / "one", **SIZES, overrides=BLOCKS)
+    assert list((tmp_path / "imports").iterdir()) == []
+
+
 def trained_run(folder: Path, **changes: Any) -> RunConfig:
     """A run folder as training leaves it, as far as export reads it."""
     config = config_of(folder, **changes)

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from torch import distributed as dist
 
-from arvis_scale.engine.distributed import leave_processes
+from arvis_scale.engine import distributed
 from arvis_scale.engine.exit_status import BAD_INPUT, FAILED, OUT_OF_MEMORY, PREEMPTED
 from arvis_scale.engine.run_folder import RunFolder, Status
 from arvis_scale.launch.jobs.job import JobRun, UnfinishedRunsError, run_job
@@ -86,8 +87,9 @@ def test_raw_pixels_are_an_attempt_like_every_other_run(tmp_path, monkeypatch):
     folder.config.write_text(CONFIG.replace("OUTPUT", str(folder.path)))
     with monkeypatch.context() as patched:
         patched.setattr(os, "environ", {**os.environ, "WORLD_SIZE": "1"})
+        patched.setattr(distributed, "_control", None)  # forgotten afterwards, with the group that the run joins
         do_runs([("raw_pixels", str(folder.path))])
-        leave_processes()
+        dist.destroy_process_group()
     status = folder.status()
     assert (status.state, status.attempt) == ("failed", 3)
     assert "nowhere" in status.reason

@@ -9,7 +9,6 @@ DST/README.md         the model card
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.setup import encoder_of
 from arvis_scale.engine.weights.export import load_encoder, save_encoder
 from arvis_scale.engine.weights.model_card import model_card
+from arvis_scale.engine.weights.new_folder import check_free, new_folder
 from arvis_scale.models.encoder import Backbone
 from arvis_scale.models.timm_export import check_exportable, check_reproduced, timm_config, timm_state, transfer_mask
 
@@ -44,20 +44,13 @@ def export_encoder(run: Path, destination: Path, *, kind: str = "timm") -> None:
     """
     if kind not in _WRITERS:
         raise ValueError(f"--format {kind!r} is not known{suggestion(kind, list(_WRITERS))}; one of timm, safetensors")
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ValueError(f"{destination} exists and holds something; nothing is overwritten, export somewhere else")
+    check_free(destination, "export")
     folder = RunFolder(run)
     encoder, config = load_run_encoder(run), _config_of(folder)
     result = folder.read_result() if folder.result.is_file() else None
-    target = destination.resolve()
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.exporting")
-    temporary.mkdir(parents=True)
-    try:
+    with new_folder(destination) as temporary:
         _WRITERS[kind](encoder, config, temporary)
         write_text(temporary / "README.md", model_card(encoder, config, result, kind=kind))
-        temporary.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _config_of(folder: RunFolder) -> RunConfig:

@@ -3,13 +3,13 @@
 DST/encoder.safetensors    the encoder alone, as in a run folder
 DST/objective.safetensors  the whole objective, for `initial_weights=DST`
 DST/config.yaml            as in a run folder
-DST/result.json            likewise, with file, size and SHA-256 that the weights came from; written last
+DST/result.json            likewise, with file, size and SHA-256 that the weights came from
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from arvis_scale.engine.result import write_imported_result
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.weights.export import save_encoder
 from arvis_scale.engine.weights.initial_weights import save_objective
+from arvis_scale.engine.weights.new_folder import check_free, new_folder
 from arvis_scale.hashing import sha256_of
 from arvis_scale.models.build import build_objective
 from arvis_scale.models.released import weights_of
@@ -56,8 +57,7 @@ def import_checkpoint(
     if objective not in RELEASED:
         hint = suggestion(objective, RELEASED)
         raise ValueError(f"there are no released checkpoints of {objective!r}{hint}; one of {', '.join(RELEASED)}")
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ValueError(f"{destination} exists and holds something; nothing is overwritten, import somewhere else")
+    check_free(destination, "import")
     values = {
         **_UNKNOWN,
         "name": destination.name,
@@ -69,7 +69,8 @@ def import_checkpoint(
     }
     config = build_config(values, dict(map(parse_override, overrides)), "weights import")
     weights = _read(file, config, trust_pickle)
-    _write(weights, config, file)
+    with new_folder(destination) as folder:
+        _write(weights, config, file, RunFolder(folder))
     return weights
 
 
@@ -98,12 +99,11 @@ def _teacher_shape(config: RunConfig, state: dict[str, Tensor]) -> dict[str, Any
     }
 
 
-def _write(weights: dict[str, Tensor], config: RunConfig, file: Path) -> None:
-    folder = RunFolder(config.output)
+def _write(weights: dict[str, Tensor], config: RunConfig, file: Path, folder: RunFolder) -> None:
     prefix = "encoder."
     encoder = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     save_encoder(encoder, folder.encoder)
     save_objective(weights, folder.path)
     source = {"file": file.name, "num_bytes": file.stat().st_size, "sha256": sha256_of(file)}
     save_config(config, folder.config)
-    write_imported_result(config, weights, source)
+    write_imported_result(replace(config, output=str(folder.path)), weights, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from arvis_scale.data.loader import evaluation_batches, training_batches
 from arvis_scale.data.order import SampleOrder
 from arvis_scale.data.shards import open_shards
 from arvis_scale.data.subsets import all_samples
+from arvis_scale.engine.weights.new_folder import check_free, new_folder
 from arvis_scale.models.small_clip import SmallClip, train_small_clip
 from arvis_scale.models.teachers.vq_model import VqSize
 from arvis_scale.models.teachers.vq_teacher import TrainedVq, train_vq
@@ -37,7 +39,7 @@ def train_vq_on_shards(
 
     Raises `ValueError` before training when the destination holds something, or the shards do not.
     """
-    _check_free(destination)
+    check_free(destination, "train")
     _check_length(samples_seen)
     images = open_shards(shards).split(split)
     batches = training_batches(
@@ -55,7 +57,9 @@ def train_vq_on_shards(
         num_samples=-(-samples_seen // BATCH_SIZE) * BATCH_SIZE,
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return train_vq((batch["images"] for batch in batches), destination, size=size, seed=seed, device=device)
+    with new_folder(destination) as folder:
+        trained = train_vq((batch["images"] for batch in batches), folder, size=size, seed=seed, device=device)
+    return replace(trained, folder=destination)
 
 
 def train_clip_on_shards(
@@ -76,7 +80,7 @@ def train_clip_on_shards(
     rounded up to whole steps. Raises `ValueError` before training when the destination holds something, the shards
     have no labels, or sizes do not fit.
     """
-    _check_free(destination)
+    check_free(destination, "train")
     _check_length(samples_seen)
     dataset = open_shards(shards)
     images = dataset.split(split)
@@ -85,25 +89,22 @@ def train_clip_on_shards(
     batches = evaluation_batches(
         images, np.arange(len(images)), image_size=image_size, batch_size=250, rank=0, world_size=1, num_workers=0
     )
-    return train_small_clip(
-        ((batch["images"], batch["labels"]) for batch in batches),
-        dataset.classes,
-        destination,
-        image_size=image_size,
-        patch_size=patch_size,
-        width=width,
-        depth=depth,
-        steps=-(-samples_seen // (IMAGES_PER_CLASS * min(len(dataset.classes), MAX_CLASSES))),
-        images_per_class=IMAGES_PER_CLASS,
-        max_classes_per_step=MAX_CLASSES,
-        seed=seed,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-    )
-
-
-def _check_free(destination: Path) -> None:
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ValueError(f"{destination} exists and holds something; nothing is overwritten, train somewhere else")
+    with new_folder(destination) as folder:
+        trained = train_small_clip(
+            ((batch["images"], batch["labels"]) for batch in batches),
+            dataset.classes,
+            folder,
+            image_size=image_size,
+            patch_size=patch_size,
+            width=width,
+            depth=depth,
+            steps=-(-samples_seen // (IMAGES_PER_CLASS * min(len(dataset.classes), MAX_CLASSES))),
+            images_per_class=IMAGES_PER_CLASS,
+            max_classes_per_step=MAX_CLASSES,
+            seed=seed,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+    return replace(trained, folder=destination)
 
 
 def _check_length(samples_seen: int) -> None:

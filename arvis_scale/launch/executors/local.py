@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from arvis_scale.engine.run_folder import RunFolder
+from arvis_scale.launch.cancellation import is_cancelled
 from arvis_scale.launch.executors.executor import Notes
 from arvis_scale.launch.executors.local_jobs import (
     POLL_SECONDS,
@@ -88,6 +89,8 @@ class LocalExecutor:
                 job = _next_job(queue, running, slots - sum(other.num_processes for other in running))
                 if job is not None:
                     queue.remove(job)
+                    if all(is_cancelled(Path(run.config.output)) for run in job):
+                        continue
                     chosen = choose_gpus(gpus, [other.gpus for other in running], job[0].config.parallel.processes)
                     task = train_task(study, job)
                     running.append(start_job(study.name, task, job, place, chosen, study.launch.timeout_hours))

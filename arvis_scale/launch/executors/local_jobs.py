@@ -22,6 +22,7 @@ import torch
 
 from arvis_scale.engine.run_folder import RunFolder
 from arvis_scale.engine.run_lock import is_leased
+from arvis_scale.launch.cancellation import is_cancelled
 from arvis_scale.launch.executors.task import TrainTask
 from arvis_scale.launch.studies.expansion import PlannedRun
 
@@ -197,17 +198,21 @@ def _living(jobs: Sequence[StartedJob]) -> list[StartedJob]:
 
 
 def close_job(job: StartedJob, *, interrupted: bool = False) -> None:
-    """Record what became of runs that a job left without a word (killed, out of memory, never begun)."""
+    """Record what became of runs that a job left without a word (killed, out of memory, never begun).
+
+    Those that were to stop, because the submission was interrupted or they are cancelled, have not failed.
+    """
     for run in job.runs:
         folder = RunFolder(run.config.output)
         status = folder.status()
+        was_to_stop = interrupted or is_cancelled(folder.path)
         log = job.handle.paths.stdout
         if status.state == "running" and not is_leased(folder):
-            if interrupted:
+            if was_to_stop:
                 status.state, status.reason = "preempted", f"cancelled before it had saved; see {log}"
             else:
                 status.state, status.reason = "failed", f"its process ended without a word; see {log}"
             folder.write_status(status)
-        elif status.state == "pending" and not interrupted:
+        elif status.state == "pending" and not was_to_stop:
             status.state, status.reason = "failed", f"its job ended before it; see {log}"
             folder.write_status(status)

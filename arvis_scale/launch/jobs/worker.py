@@ -19,6 +19,7 @@ from arvis_scale.engine.exit_status import COMPLETED, FAILED, exit_status_of
 from arvis_scale.engine.heartbeat import in_one_line, write_unless_failed
 from arvis_scale.engine.preemption import PreemptionFlag
 from arvis_scale.engine.run_folder import RunFolder
+from arvis_scale.launch.cancellation import is_cancelled
 
 _PR_SET_PDEATHSIG = 1
 _logger = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ def do_runs(runs: Sequence[tuple[str, str]]) -> int:
             if is_alone and preemption.raised_by:
                 break
             folder = RunFolder(path)
+            # Of several, one might see the mark and another not; `run_job` has looked before it started them.
+            if is_alone and is_cancelled(folder.path):
+                continue
             try:
                 if _do(kind, load_config(str(folder.config)), folder) == "preempted":
                     break
