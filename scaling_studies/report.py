@@ -25,6 +25,7 @@ from scaling_studies.statements import (
     count,
     difference_statement,
     efficiency_statement,
+    is_determined,
     method_name,
     percent,
 )
@@ -128,7 +129,8 @@ def _fitted(fits: dict[str, Any]) -> list[dict[str, Any]]:
 def _answers(fits: dict[str, Any]) -> list[dict[str, Any]]:
     """One sentence per pair of methods and axis: at the largest encoder, in the middle of what both measured.
 
-    Those that were measured come first, and last in one sentence why the others have no curves to compare.
+    Those whose interval ends somewhere come first, then those that these points do not determine, and last in one
+    sentence why the others have no curves to compare.
     """
     best: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in fits["efficiency"]:
@@ -136,12 +138,13 @@ def _answers(fits: dict[str, Any]) -> list[dict[str, Any]]:
             continue
         key = (row["method_1"], row["method_2"], row["x"])
         known = best.get(key)
-        # A measured ratio says more than a refusal, and among equals the larger encoder is the one that matters.
+        # A determined ratio says more than a measured one, and that more than a refusal; among equals the larger
+        # encoder is the one that matters.
         if known is None or _weight(row) > _weight(known):
             best[key] = row
-    rows = sorted(best.values(), key=lambda row: row["status"] != "measured")
+    rows = sorted(best.values(), key=lambda row: (not is_determined(row), row["status"] != "measured"))
     answers = [
-        {"measured": row["status"] == "measured", "text": efficiency_statement(row, fits["metric"])}
+        {"measured": is_determined(row), "text": efficiency_statement(row, fits["metric"])}
         for row in rows
         if row["status"] != "not fitted"
     ]
@@ -149,8 +152,8 @@ def _answers(fits: dict[str, Any]) -> list[dict[str, Any]]:
     return answers + ([{"measured": False, "text": f"Not compared: {'; '.join(reasons)}."}] if reasons else [])
 
 
-def _weight(row: dict[str, Any]) -> tuple[bool, int]:
-    return row["status"] == "measured", row["num_encoder_params"]
+def _weight(row: dict[str, Any]) -> tuple[bool, bool, int]:
+    return is_determined(row), row["status"] == "measured", row["num_encoder_params"]
 
 
 def _ranking(curve: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,11 @@ def ratio_interval(low: float | None, high: float | None) -> str:
     return f"95% interval {times(low)} to {times(high)}"
 
 
+def is_determined(row: dict[str, Any]) -> bool:
+    """Whether the ratio of an efficiency row was measured and its interval ends somewhere."""
+    return row["status"] == "measured" and not (row["low"] is None and row["high"] is None)
+
+
 def efficiency_statement(row: dict[str, Any], metric: str = "linear_probe_error") -> str:
     """One row of the efficiency table of fits.json, whose errors are of `metric`, as a sentence."""
     first, second = method_name(row["method_1"]), method_name(row["method_2"])

@@ -15,7 +15,7 @@ from scaling_studies.figures.error_curves import value_label
 from scaling_studies.figures.method_styles import Style, study_styles
 from scaling_studies.figures.panels import legend, line_warnings, panel_grid, panels_drawing
 from scaling_studies.figures.series import Level, Line, Panel, Series, beyond_warning
-from scaling_studies.statements import count, method_name
+from scaling_studies.statements import count, is_determined, method_name
 
 Fits = dict[str, Any]
 AXIS_LABELS = {
@@ -65,7 +65,7 @@ def cover(points: pd.DataFrame, fits: Fits) -> Drawing:
 
 def headline_preset(fits: Fits) -> str:
     """The model size that sums a study up: the largest with a measured efficiency, else the largest of most methods."""
-    measured = [row for row in fits["efficiency"] if row["x"] == "unique_images" and _is_determined(row)]
+    measured = [row for row in fits["efficiency"] if row["x"] == "unique_images" and is_determined(row)]
     if measured:
         return str(max(measured, key=lambda row: row["num_encoder_params"])["preset"])
     curves = curves_over(fits, "unique_images")
@@ -114,11 +114,6 @@ def _per_preset(points: pd.DataFrame, fits: Fits, x: str) -> Drawing:
 
 def _drawing(name: str, panels: list[Panel], fits: Fits) -> Drawing:
     return panels_drawing(name, panels, y="value", y_label=value_label(fits["metric"]), percent=True)
-
-
-def _is_determined(row: dict[str, Any]) -> bool:
-    """Whether a ratio was measured and its interval ends somewhere."""
-    return row["status"] == "measured" and not (row["low"] is None and row["high"] is None)
 
 
 def _presets(curves: Iterable[dict[str, Any]]) -> list[str]:
@@ -193,7 +188,7 @@ def _efficiency_arrow(axes: Axes, fits: Fits, preset: str) -> dict[str, Any] | N
     """The efficiency that the left panel of the cover is about: an arrow between the two curves at one error."""
     rows = [row for row in fits["efficiency"] if row["status"] == "measured" and row["preset"] == preset]
     row = next((row for row in rows if row["x"] == "unique_images" and row["at"] == "middle"), None)
-    if row is None or not _is_determined(row):
+    if row is None or not is_determined(row):
         return None
     arrow = {"arrowstyle": "<|-|>", "color": "black", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7}
     axes.annotate("", (row["x_1"], row["quality"]), xytext=(row["x_2"], row["quality"]), arrowprops=arrow, zorder=4)

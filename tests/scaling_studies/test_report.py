@@ -182,6 +182,22 @@ def test_of_many_runs_without_a_result_twenty_are_named(curve_rows: Rows, tmp_pa
     assert "lost-29 (pending); and 10 more, all named in points.csv." in html
 
 
+def test_what_the_points_determine_is_answered_first(small_study: Path) -> None:
+    """A ratio of the largest encoder stood at the top with an interval that was open at both ends."""
+    fits = json.loads((small_study / "fits.json").read_text())
+    row = {"method_1": "xtra", "method_2": "aim", "x": "samples_seen", "at": "middle", "quality": 0.2, "notes": []}
+    row |= {"status": "measured", "reason": None, "x_1": 100, "x_2": 200, "outside_1": 0.0, "outside_2": 0.0}
+    fits["efficiency"] = [
+        row | {"preset": "micro", "num_encoder_params": 2, "ratio": 9.0, "low": None, "high": None},
+        row | {"preset": "nano", "num_encoder_params": 1, "ratio": 2.0, "low": 1.5, "high": None},
+        row | {"preset": "nano", "num_encoder_params": 1, "ratio": 8.0, "low": None, "high": None, "method_2": "mae"},
+    ]
+    (small_study / "fits.json").write_text(json.dumps(fits))
+    text = commands.report(small_study).read_text().partition("Curves</h2>")[0]
+    assert 0 < text.index("2.0x as efficient") < text.index("8.0x as efficient")
+    assert "9.0x" not in text
+
+
 def test_it_embeds_what_plot_drew_of_the_same_fits_and_draws_anew_of_others(small_study: Path) -> None:
     figure = small_study / "figures" / "error_vs_params.svg"
     drawn = figure.read_text()
