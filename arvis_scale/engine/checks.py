@@ -19,7 +19,7 @@ from arvis_scale.engine.same_run import check_same_images, check_same_run
 from arvis_scale.engine.setup import build_of, teacher_shape_of
 from arvis_scale.engine.teacher_tokens import check_tokens
 from arvis_scale.engine.weights.initial_weights import check_initial_weights
-from arvis_scale.evaluation.probe_run import open_probe_data
+from arvis_scale.evaluation.probe_run import check_probe_data
 
 Value = TypeVar("Value")
 
@@ -62,8 +62,8 @@ class RunChecks:
         return images
 
     def check_probe_data(self, config: RunConfig) -> None:
-        """Raise `ValueError` when the images that the run is probed on are not there, or without labels."""
-        self._once(("probe data", repr(config.probe_data)), lambda: open_probe_data(config))
+        """Raise `ValueError` when the run could not be probed: images not there, without labels, or too few."""
+        self._once(("probe data", repr(config.probe_data)), lambda: check_probe_data(config))
 
     def _once(self, key: Hashable, look: Callable[[], Value]) -> Value:
         if key not in self._known:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,6 +15,11 @@ import torch.distributed as dist
 from arvis_scale.engine.addresses import LOOPBACK, bound_to
 from arvis_scale.engine.parallel.deepspeed_here import init_distributed
 from arvis_scale.engine.ports import free_port
+
+# What every process comes to soon after the others: who waits longer gives up.
+_CONTROL_TIMEOUT = timedelta(minutes=30)
+# For work that one process does alone: longer than any job runs. One that dies is noticed at once all the same.
+_WORK_TIMEOUT = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,20 @@ class Processes:
         if self.world_size > 1:
             dist.barrier(group=self.control)
 
+    @contextmanager
+    def waiting_for_first(self) -> Iterator[None]:
+        """Context at whose end every process waits for the first one, however long its body takes there.
+
+        When the first process dies in it, the others raise `RuntimeError`: its connections close.
+        """
+        if self.world_size == 1:
+            yield
+            return
+        group = _new_group(_WORK_TIMEOUT)
+        yield
+        dist.barrier(group=group)
+        dist.destroy_process_group(group)
+
 
 def join_processes() -> Processes:
     """Join the group named by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; without them this process is alone.
@@ -79,24 +101,21 @@ def join_processes() -> Processes:
     )
 
 
-def leave_processes() -> None:
-    """Leave the group, if there is one."""
-    global _control
-    if dist.is_initialized():
-        dist.destroy_process_group()
-    _control = None
-
-
 _control: dist.ProcessGroup | None = None
 
 
 def _control_group() -> dist.ProcessGroup:
     global _control
     if _control is None:
-        group = dist.new_group(backend="gloo")
-        assert isinstance(group, dist.ProcessGroup), "this process belongs to the group of all"
-        _control = group
+        _control = _new_group(_CONTROL_TIMEOUT)
     return _control
+
+
+def _new_group(timeout: timedelta) -> dist.ProcessGroup:
+    """Return a group of all processes for flags and counts; each of them must ask for it."""
+    group = dist.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(group, dist.ProcessGroup), "this process belongs to the group of all"
+    return group
 
 
 def _default_environment() -> None:

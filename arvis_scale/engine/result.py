@@ -18,9 +18,16 @@ from arvis_scale.engine.distributed import Processes
 from arvis_scale.engine.logs.metrics_log import read_metrics
 from arvis_scale.engine.parallel.train_engine import TrainEngine
 from arvis_scale.engine.run_folder import SCHEMA_VERSION, RunFolder
+from arvis_scale.engine.same_run import saved_config
 from arvis_scale.engine.setup import encoder_of, params_of
 from arvis_scale.engine.weights.export import load_encoder, save_encoder
-from arvis_scale.evaluation.probe_run import open_probe_data, probe_encoder, probe_raw_pixels
+from arvis_scale.evaluation.probe_run import (
+    check_probe_data,
+    open_probe_data,
+    probe_encoder,
+    probe_raw_pixels,
+    training_images,
+)
 
 
 def finish_run(
@@ -31,11 +38,16 @@ def finish_run(
     processes: Processes,
     *,
     flops: float,
+    teacher_flops: float,
     val_loss: float | None,
     seconds: float,
+    device_seconds: float,
     skipped: dict[str, float],
 ) -> dict[str, Any]:
-    """Export and probe the encoder, write the result and return what the probes found; every process must call it."""
+    """Export and probe the encoder, write the result and return what the probes found; every process must call it.
+
+    `flops`: of one image, `teacher_flops` of them the teacher's.
+    """
     weights = engine.encoder_weights()
     if not processes.is_first:
         return {}
@@ -56,12 +68,13 @@ def finish_run(
             "subset": asdict(images.subset) if samples_seen else None,
             "skipped_samples": {reason.removeprefix("skipped_"): int(count) for reason, count in skipped.items()},
             "train_flops": flops * samples_seen,
+            "teacher_flops": teacher_flops * samples_seen,
             "train_loss": next((line["loss"] for line in reversed(logged) if "loss" in line), None),
             "val_loss": val_loss,
             "pretrain_data": {"name": images.dataset.name, "hash": images.dataset.content_hash},
             "probes": probes,
             "wall_seconds": seconds,
-            "device_seconds": seconds * processes.world_size,
+            "device_seconds": device_seconds,
             "world_size": processes.world_size,
             "micro_batch_size": config.micro_batch_size,
             "strategy": config.parallel.strategy,
@@ -90,18 +103,36 @@ def probe_again(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if other:
         raise ValueError(f"{other[0]}: a probe changes keys of probe_data alone; the run is as it was trained")
     config = load_config(str(folder.config), [*overrides, f"output={path}"])
+    check_probe_data(config)
     probes = probe_run(config, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if not probes:
         raise ValueError(f"{folder.config} names no probe_data.shards; give probe_data.shards=SHARDS")
-    before, probe_data = folder.read_result(), _identity(config)["probe_data"]
-    same_images = before["probe_data"] == probe_data
+    before, probed_on = _of_known_images(folder), _probed_on(config)
+    is_same = all(before[key] == value for key, value in probed_on.items())
+    num_train = probed_on["probe_images"]["train_images"]
     kept = {
         name: result
         for name, result in before["probes"].items()
-        if same_images and name.removesuffix("_by_layer") not in probes
+        if is_same and _num_train(result) == num_train and name.removesuffix("_by_layer") not in probes
     }
-    write_json(folder.result, {**before, "probe_data": probe_data, "probes": {**kept, **probes}})
+    write_json(folder.result, {**before, **probed_on, "probes": {**kept, **probes}})
     return probes
+
+
+def _of_known_images(folder: RunFolder) -> dict[str, Any]:
+    """Return result.json with `probe_images`, which earlier versions did not record: as the run's config has them."""
+    result = folder.read_result()
+    if "probe_images" in result or not result["probes"]:
+        return {"probe_images": None, **result}
+    config, num_train = saved_config(folder).probe_data, _num_train(next(iter(result["probes"].values())))
+    splits = {"train_split": config.train_split, "test_split": config.test_split}
+    return {**result, "probe_images": {**splits, "train_images": num_train}}
+
+
+def _num_train(result: Any) -> int:
+    """Return the number of images that a probe, or the probes of all layers, was fitted on."""
+    number: int = (result[0] if isinstance(result, list) else result)["num_train"]
+    return number
 
 
 def write_raw_pixel_reference(config: RunConfig) -> None:
@@ -121,6 +152,7 @@ def write_raw_pixel_reference(config: RunConfig) -> None:
             "repetitions": 0.0,
             "subset": None,
             "train_flops": 0.0,
+            "teacher_flops": 0.0,
             "train_loss": None,
             "val_loss": None,
             "pretrain_data": None,
@@ -153,6 +185,7 @@ def write_imported_result(config: RunConfig, weights: Mapping[str, Tensor], sour
             "repetitions": None,
             "subset": None,
             "train_flops": None,
+            "teacher_flops": None,
             "train_loss": None,
             "val_loss": None,
             "pretrain_data": None,
@@ -167,7 +200,6 @@ def write_imported_result(config: RunConfig, weights: Mapping[str, Tensor], sour
 
 
 def _identity(config: RunConfig) -> dict[str, Any]:
-    probe_data = open_probe_data(config)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": config.name,
@@ -176,5 +208,21 @@ def _identity(config: RunConfig) -> dict[str, Any]:
         "preset": config.preset,
         "seed": config.seed,
         "initial_weights": config.initial_weights,
-        "probe_data": {"name": probe_data.name, "hash": probe_data.content_hash} if probe_data else None,
+        **_probed_on(config),
+    }
+
+
+def _probed_on(config: RunConfig) -> dict[str, Any]:
+    """Return what tells the images of a run's probes from others: the set, and what of it is fitted and measured on."""
+    dataset = open_probe_data(config)
+    if dataset is None:
+        return {"probe_data": None, "probe_images": None}
+    _, train_images = training_images(dataset, config)
+    return {
+        "probe_data": {"name": dataset.name, "hash": dataset.content_hash},
+        "probe_images": {
+            "train_split": config.probe_data.train_split,
+            "test_split": config.probe_data.test_split,
+            "train_images": len(train_images),
+        },
     }

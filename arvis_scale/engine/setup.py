@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from arvis_scale.config import RunConfig
+from arvis_scale.data.faults import REASONS, BadSample
 from arvis_scale.data.loader import evaluation_batches, training_batches
 from arvis_scale.data.order import SampleOrder
 from arvis_scale.data.palette import load_palette, palette_of_images, save_palette
@@ -54,15 +55,21 @@ def teacher_shape_of(config: RunConfig) -> TeacherShape | None:
     return teacher_shape(config.teacher, image_size=config.image_size, patch_size=config.patch_size)
 
 
-def write_palette(config: RunConfig, images: Selection, processes: Processes) -> None:
+def write_palette(config: RunConfig, images: Selection, processes: Processes) -> Tensor:
     """Write the palette of the run's training images to its folder, once; every process must call it.
 
-    Before the first checkpoint it is made anew: an earlier start may have had other images.
+    Before the first checkpoint it is made anew: an earlier start may have had other images. Returns how many images
+    could not be used for it, by `REASONS` (int64), as a batch does under `data.on_bad_sample=skip`.
     """
+    num_bad = torch.zeros(len(REASONS), dtype=torch.int64)
     if config.objective != "igpt":
-        return
+        return num_bad
     folder = RunFolder(config.output)
     path = folder.palette
+
+    def count(error: BadSample) -> None:
+        num_bad[REASONS.index(error.reason)] += 1
+
     if processes.is_first and not (path.exists() and checkpoints_newest_first(folder.checkpoints)):
         palette = palette_of_images(
             images.train_split,
@@ -70,9 +77,11 @@ def write_palette(config: RunConfig, images: Selection, processes: Processes) ->
             num_colors=config.igpt.palette_size,
             resolution=config.igpt.resolution,
             seed=config.data.subset_seed,
+            on_skip=count if config.data.on_bad_sample == "skip" else None,
         )
         save_palette(palette, path)
     processes.barrier()
+    return num_bad
 
 
 def encoder_of(config: RunConfig) -> Backbone:
@@ -142,15 +151,19 @@ def shapes_of_batch(config: RunConfig, batch_size: int) -> Batch:
     return shapes
 
 
-def flops_per_sample(config: RunConfig, prepare: Preparation) -> float:
-    """Return the FLOPs that one training image costs, the teacher's forward pass among them."""
+def flops_per_sample(config: RunConfig) -> float:
+    """Return the FLOPs that the objective takes to train on one image, forward and backward."""
     with torch.device("meta"):
         batch = shapes_of_batch(config, 2)
-    flops = training_flops_per_sample(lambda: build_of(config, teacher_shape_of(config)), batch)
-    if prepare.teacher is not None:
-        images = torch.zeros(2, 3, config.image_size, config.image_size, device=prepare.device)
-        flops += forward_flops_per_sample(prepare.teacher, images)
-    return flops
+    return training_flops_per_sample(lambda: build_of(config, teacher_shape_of(config)), batch)
+
+
+def teacher_flops_per_sample(config: RunConfig, prepare: Preparation) -> float:
+    """Return the FLOPs of the teacher's forward pass of one image; 0 where no teacher is in the loop."""
+    if prepare.teacher is None:
+        return 0.0
+    images = torch.zeros(2, 3, config.image_size, config.image_size, device=prepare.device)
+    return forward_flops_per_sample(prepare.teacher, images)
 
 
 def params_of(config: RunConfig) -> dict[str, int]:

@@ -43,6 +43,7 @@ from arvis_scale.engine.setup import (
     flops_per_sample,
     load_teacher_of,
     objective_of,
+    teacher_flops_per_sample,
     teacher_shape_of,
     train_batches,
     validation_batches,
@@ -102,12 +103,13 @@ class Trainer:
             data = {"name": dataset.name, "hash": dataset.content_hash, "subset": subset.hash}
             data["order"] = images.order_note
             folder.write_environment(processes.world_size, processes.device.type, data)
-        write_palette(config, images, processes)
+        self.skipped_for_palette = write_palette(config, images, processes)
         # Of a pipeline, the processes of the first stage alone read batches.
         reads_batches = processes.rank < config.data_parallel_size
         teacher = load_teacher_of(config, processes.device) if reads_batches else None
         self.prepare = Preparation(processes.device, teacher)
-        self.flops = flops_per_sample(config, self.prepare)
+        self.teacher_flops = teacher_flops_per_sample(config, self.prepare)
+        self.flops = flops_per_sample(config) + self.teacher_flops
         self.masks, self.engine = start_engine(config, processes)
         self.guards = guard_engine(self.engine, config.guards, processes)
         self.slowest = SlowestRank(processes)
@@ -142,8 +144,13 @@ class Trainer:
         resumed = resumed or _BEGINNING
         self.step = self.status.step = resumed["step"]
         self.train_seconds = own_seconds(self.folder, self.step, resumed["train_seconds"])
+        # Checkpoints of earlier versions do not have it: as if there had been as many devices from the beginning.
+        device_seconds = resumed.get("device_seconds", resumed["train_seconds"] * self.processes.world_size)
+        self.device_seconds = own_seconds(self.folder, self.step, device_seconds)
         self.window = LossWindow(resumed["window"] if self.processes.is_first else None)
         self.skipped = SkippedSamples(resumed["skipped"] if self.processes.is_first else None)
+        if resumed is _BEGINNING:  # a checkpoint counts those of its palette
+            self.skipped.count({"bad_samples": self.skipped_for_palette})
         batches_skipped = rewind.batch + 1 - self.step if rewind else None
         self.guards.load(resumed["guards"], batches_skipped=batches_skipped)
         self.batches = train_batches(
@@ -203,6 +210,7 @@ class Trainer:
     def _count(self, seconds: float) -> None:
         self.speed.count_step(seconds)
         self.train_seconds += seconds
+        self.device_seconds += seconds * self.processes.world_size
         self.profiler.step()
 
     def _agree_to_stop(self, step_seconds: float) -> bool:
@@ -232,6 +240,7 @@ class Trainer:
         state = {
             "step": self.step,
             "train_seconds": self.train_seconds,
+            "device_seconds": self.device_seconds,
             "window": self.window.state(self.processes),
             "skipped": self.skipped.totals(self.processes),
             "guards": self.guards.state(),
@@ -242,17 +251,21 @@ class Trainer:
     def _finish(self) -> None:
         val_loss = self._validate()
         self.watchdog.stop()
-        probes = finish_run(
-            self.config,
-            self.folder,
-            self.engine,
-            self.images,
-            self.processes,
-            flops=self.flops,
-            val_loss=val_loss,
-            seconds=self.train_seconds,
-            skipped=self.skipped.totals(self.processes),
-        )
+        self.checkpoints.wait()  # which all must come to: from here on the first process is alone at work
+        with self.processes.waiting_for_first():
+            probes = finish_run(
+                self.config,
+                self.folder,
+                self.engine,
+                self.images,
+                self.processes,
+                flops=self.flops,
+                teacher_flops=self.teacher_flops,
+                val_loss=val_loss,
+                seconds=self.train_seconds,
+                device_seconds=self.device_seconds,
+                skipped=self.skipped.totals(self.processes),
+            )
         self.log.finish(self.step, probes)
         self.status.state = "completed"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 from sklearn.model_selection import train_test_split
+
+from arvis_scale.data.apportionment import apportion
 
 CONFIDENCE = 0.95
 
@@ -79,9 +82,37 @@ class ProbeResult(Accuracy):
 
 
 def hold_out_fifth(labels: npt.NDArray[Any], seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the numbers of the training images to fit on, and of the seeded fifth of each class to choose on."""
-    fit, held_out = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=seed, stratify=labels)
-    return fit, held_out
+    """Return the numbers of the training images to fit on, and of the seeded fifth of each class to choose on.
+
+    Every class keeps an image to fit on; one of a single image is not chosen on. Raises `ValueError` where no class
+    has two images, and where there is one class alone.
+    """
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(counts) < 2 or counts.max() < 2:
+        raise ValueError(
+            f"{len(labels)} images of {len(counts)} classes are too few to fit a probe on, which takes two classes and "
+            "two images of one of them; raise probe_data.train_images or take other shards"
+        )
+    # What scikit-learn's split asks for: two images of each class, and room for all classes among the held-out ones.
+    if counts.min() >= 2 and math.ceil(0.2 * len(labels)) >= len(counts):
+        fit, held_out = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=seed, stratify=labels)
+        return fit, held_out
+    return _hold_out_of_rare(classes, counts, np.random.default_rng(seed))
+
+
+def _hold_out_of_rare(
+    classes: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], generator: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Split off a fifth of the images of those classes that have several; `counts`: the images of each class."""
+    several = generator.permutation(np.flatnonzero(counts > 1))  # of equal classes the first is given more
+    num_images = counts[several]
+    num_held_out = np.zeros_like(counts)
+    num_held_out[several] = apportion(math.ceil(0.2 * num_images.sum()), num_images.astype(np.float64), num_images - 1)
+    order = generator.permutation(len(classes))
+    by_class = order[np.argsort(classes[order], kind="stable")]
+    place_in_class = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    is_held_out = place_in_class < np.repeat(num_held_out, counts)
+    return generator.permutation(by_class[~is_held_out]), generator.permutation(by_class[is_held_out])
 
 
 def standardize(

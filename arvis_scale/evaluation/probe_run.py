@@ -15,10 +15,17 @@ from arvis_scale.config import RunConfig
 from arvis_scale.data.shards import ShardedDataset, ShardSplit, open_shards
 from arvis_scale.data.subsets import nested_subset
 from arvis_scale.evaluation.attentive_probe import attentive_probe, num_heads_of
-from arvis_scale.evaluation.features import FeatureFunction, averaged_tokens, extract_features, pooled_features
+from arvis_scale.evaluation.features import (
+    FeatureFunction,
+    averaged_tokens,
+    extract_features,
+    labels_of,
+    pooled_features,
+)
 from arvis_scale.evaluation.frozen_tokens import ComputedTokens, stored_if_small
 from arvis_scale.evaluation.knn_probe import knn_probe
 from arvis_scale.evaluation.linear_probe import linear_probe
+from arvis_scale.evaluation.probe_result import hold_out_fifth
 from arvis_scale.models.encoder import Backbone
 
 # Probes of one vector per image: its features after a layer.
@@ -34,6 +41,20 @@ def open_probe_data(config: RunConfig) -> ShardedDataset | None:
         if dataset.split(name).labels is None:
             raise ValueError(f"{config.probe_data.shards}: split {name!r} has no labels; name labelled probe_data")
     return dataset
+
+
+def check_probe_data(config: RunConfig) -> None:
+    """Raise `ValueError` when the labelled images that `config` names are not there, or too few to fit a probe on."""
+    dataset = open_probe_data(config)
+    if dataset is None:
+        return
+    try:
+        hold_out_fifth(labels_of(*training_images(dataset, config)), seed=0)
+    except ValueError as error:
+        raise ValueError(
+            f"{config.probe_data.shards}: split {config.probe_data.train_split!r}, probe_data.train_images="
+            f"{config.probe_data.train_images}: {error}"
+        ) from error
 
 
 def probe_encoder(encoder: Backbone, config: RunConfig, device: torch.device) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from arvis_scale.data.build import build_shards
+from arvis_scale.data.faults import BadSample
 from arvis_scale.data.palette import load_palette, palette_of_images, save_palette
 from arvis_scale.data.shards import ShardedDataset, ShardSplit, open_shards
 
@@ -51,6 +52,55 @@ def test_more_colors_come_nearer_to_the_pixels(split: ShardSplit) -> None:
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
     # The mean color alone, for scale: the spread of the pixels themselves.
     assert errors[0] < 0.8 * float(((scaled - scaled.mean(axis=0)) ** 2).sum(axis=1).mean())
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """Shards of digits whose first three samples are no images."""
+    build_shards("digits", tmp_path / "shards")
+    offsets = np.load(tmp_path / "shards" / "train.samples" / "offset.npy")
+    with open(tmp_path / "shards" / "train-000000.tar", "r+b") as tar:
+        for offset in offsets[:3].tolist():
+            tar.seek(offset)
+            tar.write(b"no image")
+    return tmp_path / "shards"
+
+
+def test_images_that_cannot_be_used_are_told_and_replaced(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arvis_scale.data.palette.MAX_IMAGES", 4)
+    split, skipped = open_shards(damaged).split("train"), list[BadSample]()
+    arguments = {"num_colors": 8, "resolution": 8, "seed": 0}
+    replaced = palette_of_images(split, np.arange(7), on_skip=skipped.append, **arguments)
+    assert sorted(error.key for error in skipped) == sorted(split.key(sample) for sample in range(3))
+    assert {error.reason for error in skipped} == {"not_an_image"}
+    monkeypatch.setattr("arvis_scale.data.palette.MAX_IMAGES", 3)
+    fewer = palette_of_images(split, np.arange(7), on_skip=skipped.append, **arguments)
+    monkeypatch.setattr("arvis_scale.data.palette.MAX_IMAGES", 7)
+    all_of_them = palette_of_images(split, np.arange(7), on_skip=skipped.append, **arguments)
+    assert np.array_equal(replaced, all_of_them) and not np.array_equal(replaced, fewer)
+
+
+def test_without_faults_the_policy_changes_nothing(split: ShardSplit) -> None:
+    skipping = palette_of_images(split, np.arange(len(split)), num_colors=32, resolution=8, seed=0, on_skip=pytest.fail)
+    np.testing.assert_array_equal(skipping, palette(split))
+
+
+def test_an_image_that_cannot_be_used_stops_a_run_that_does_not_skip(damaged: Path) -> None:
+    with pytest.raises(BadSample, match="not_an_image"):
+        palette(open_shards(damaged).split("train"))
+
+
+def test_where_no_image_can_be_used_the_error_says_so(damaged: Path) -> None:
+    split = open_shards(damaged).split("train")
+    with pytest.raises(ValueError, match="none of 3 training images can be used"):
+        palette_of_images(split, np.arange(3), num_colors=8, resolution=8, seed=0, on_skip=lambda error: None)
+
+
+def test_many_bad_images_in_a_row_are_no_accident(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arvis_scale.data.palette.MAX_REPLACEMENTS", 3)
+    split = open_shards(damaged).split("train")
+    with pytest.raises(ValueError, match=r"^3 samples in a row cannot be used, the last one: .*not_an_image"):
+        palette_of_images(split, np.arange(3), num_colors=8, resolution=8, seed=0, on_skip=lambda error: None)
 
 
 def test_few_colors_are_the_palette_and_the_last_is_repeated(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from arvis_scale.engine.checkpointing.pruning import remove_optimizer_state
+from arvis_scale.engine.run_folder import RunFolder
 
 pytestmark = pytest.mark.processes
 
@@ -103,6 +104,17 @@ def test_losses_and_weights_are_those_of_the_run_that_was_left_alone(runs, curve
     weights = load_file(changed / "encoder.safetensors")
     for key, expected in load_file(alone / "encoder.safetensors").items():
         torch.testing.assert_close(weights[key], expected, rtol=0, atol=10 * tolerance, msg=key)
+
+
+@pytest.mark.parametrize(("begun", "ended"), DIRECTIONS)
+def test_device_seconds_are_those_of_the_devices_that_each_part_had(runs, begun, ended):
+    run = RunFolder(runs / f"{begun}{ended}" / "zero1")
+    saved = torch.load(run.checkpoints / HALFWAY / "state" / "mp_rank_00_model_states.pt", weights_only=False)["run"]
+    assert saved["device_seconds"] == pytest.approx(begun * saved["train_seconds"])
+    result = run.read_result()
+    after = result["wall_seconds"] - saved["train_seconds"]
+    assert after > 0
+    assert result["device_seconds"] == pytest.approx(saved["device_seconds"] + ended * after)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -4,6 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from arvis_scale.engine.run_folder import RunFolder
+
 pytestmark = pytest.mark.processes
 
 # As in test_same_losses: sums in another order.
@@ -44,7 +46,7 @@ def test_stored_tokens_train_without_the_teacher_on_any_layout(
     )
     assert made.returncode == 0, made.stderr
     assert "100 images x 2 views + 37 validation images" in made.stdout
-    weights.unlink()
+    in_the_loop = {key: value for key, _, value in (option.partition("=") for option in teacher)}
     for processes, spreads in SPREADS.items():
         paths = [
             write_run(
@@ -52,7 +54,13 @@ def test_stored_tokens_train_without_the_teacher_on_any_layout(
             )
             for name, changes in spreads.items()
         ]
+        if processes == 1:
+            paths.append(write_run(tmp_path / "in-the-loop", **DIGPT, **in_the_loop))
         train_together(paths, processes)
+        weights.unlink(missing_ok=True)
+    in_loop, stored = (RunFolder(tmp_path / name).read_result() for name in ("in-the-loop", "zero1"))
+    assert stored["teacher_flops"] == 0 < in_loop["teacher_flops"]
+    assert in_loop["train_flops"] - in_loop["teacher_flops"] == pytest.approx(stored["train_flops"], rel=1e-9)
     reference = curve(tmp_path / "zero1", "loss")
     assert len(reference) == 12 and reference[-1] < reference[0]
     for name in ("zero3", "pipeline"):

@@ -92,8 +92,11 @@ def test_samples_that_cannot_be_used_are_counted_and_the_run_goes_on(tmp_path, d
         "micro_batch_size": 50,
         "parallel.processes": 2,
     }
-    train_together([write_run(tmp_path / "run", **changes)], 2)
+    of_pixels = {**changes, "objective": "igpt", "igpt.resolution": 8}
+    train_together([write_run(tmp_path / "run", **changes), write_run(tmp_path / "igpt", **of_pixels)], 2)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     counts = [json.loads(line).get("skipped_not_an_image", 0) for line in lines if "lr" in line]
     assert counts == sorted(counts) and counts[-1] == 3
     assert RunFolder(tmp_path / "run").read_result()["skipped_samples"] == {"not_an_image": 3}
+    # Its palette is of all of these images: met there, and in training.
+    assert RunFolder(tmp_path / "igpt").read_result()["skipped_samples"] == {"not_an_image": 6}

@@ -248,7 +248,7 @@ def test_an_incident_is_written_with_the_keys_of_the_samples_that_the_loader_gav
         )
         (batch,) = batches
         read += batch["labels"].tolist()
-    labels = {images.train_split.key(n): images.train_split.labels[n] for n in images.train_indices}
+    labels = {images.train_split.key(n): images.train_split.labels[n] for n in images.training_images()}
     assert [labels[key] for key in written["keys"]] == read
 
 

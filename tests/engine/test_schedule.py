@@ -53,6 +53,26 @@ def test_cool_down_falls_with_the_square_root_of_its_progress():
     assert stable[90] == pytest.approx(1e-6 + (1e-3 - 1e-6) * (1 - math.sqrt(0.5)))
 
 
+@pytest.mark.parametrize(("num_steps", "expected"), [(5, [1e-3] * 4 + [1e-6]), (10, [1e-3] * 9 + [1e-6])])
+def test_a_cool_down_of_one_step_or_two_ends_at_the_final_rate(num_steps, expected):
+    assert rates(num_steps, **{**STABLE, "warmup_samples": 0}) == pytest.approx(expected)
+
+
+def test_without_a_cool_down_the_rate_stays_at_its_peak():
+    assert rates(5, **{**STABLE, "warmup_samples": 0, "cooldown_fraction": 0.0}) == [1e-3] * 5
+
+
+@pytest.mark.parametrize("num_steps", [8, 10, 33, 512])
+def test_rates_of_longer_cool_downs_are_to_the_last_bit_what_they_were(num_steps):
+    start = num_steps - round(0.2 * num_steps)
+    final = 1e-6 / 1e-3
+    expected = [
+        1e-3 * (final + (1.0 - final) * (1.0 - math.sqrt((step - start) / (num_steps - 1 - start))))
+        for step in range(start, num_steps)
+    ]
+    assert rates(num_steps, **{**STABLE, "warmup_samples": 0})[start:] == expected
+
+
 def test_runs_of_every_length_share_their_rates_until_the_shorter_one_cools_down():
     short, long = rates(50, **STABLE), rates(200, **STABLE)
     assert short[:41] == long[:41]
@@ -69,6 +89,10 @@ def test_warm_up_in_samples_holds_for_the_cosine_too():
         ("optimizer.schedule=warmup", "optimizer.schedule='warmup' is not known; one of cosine, warmup_stable_decay"),
         ("optimizer.cooldown_fraction=1.5", "optimizer.cooldown_fraction=1.5 must lie between 0 and 1"),
         ("optimizer.warmup_samples=-1", "optimizer.warmup_samples=-1 must not be negative"),
+        (
+            "optimizer.cooldown_fraction=0.02",
+            "cooldown_fraction=0.02 of 20 steps rounds to none, .* set it to 0",
+        ),
         ("optimizer.warmup_samples=640", "warm up for 20 steps, but the cool-down .* of 20 begins after 16"),
     ],
 )

@@ -22,7 +22,8 @@ def learning_rate_factor(config: OptimizerConfig, num_steps: int, *, global_batc
 
     A line from the initial rate up to the peak, reached after the warm-up; then down to the final rate, reached at the
     last step: by a half cosine, or with `warmup_stable_decay` by `1 - sqrt(progress)` (arXiv 2405.18392, which finds it
-    better than a line) over the last steps alone, the rate being the peak until the cool-down's first step.
+    better than a line) over the last steps alone, the rate being the peak until the cool-down's first step. A cool-down
+    of one step has the final rate there.
     """
     warmup_steps = config.warmup_steps(num_steps, global_batch_size)
     is_cosine = config.schedule == "cosine"
@@ -33,6 +34,8 @@ def learning_rate_factor(config: OptimizerConfig, num_steps: int, *, global_batc
     def factor(step: int) -> float:
         if step < warmup_steps:
             return initial + (1.0 - initial) * step / warmup_steps
+        if not is_cosine and decay_start <= num_steps - 1 <= step:
+            return final
         progress = max(0, step - decay_start) / max(1, num_steps - 1 - decay_start)
         progress = min(1.0, progress)
         remaining = 0.5 * (1.0 + math.cos(math.pi * progress)) if is_cosine else 1.0 - math.sqrt(progress)
