@@ -65,6 +65,8 @@ def _fitted(study_dir: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     points, file = _points(study_dir), study_dir / "fits.json"
     _need(file, "fit")
     fits = read_json(file, newest_schema=FITS_SCHEMA)
+    if fits["schema_version"] != FITS_SCHEMA:
+        raise ValueError(f"{file} is of an earlier version: run `arvis-scale study fit {study_dir}` again")
     if fits.get("points_sha256") != _sha256(points):
         raise ValueError(f"{file} was fitted to other points: run `arvis-scale study fit {study_dir}` again")
     return of_metric(points, fits["metric"]), fits

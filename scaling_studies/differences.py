@@ -32,8 +32,10 @@ def difference_rows(points: pd.DataFrame) -> list[dict[str, Any]]:
     - `size_low` to `size_high`: what other sizes would give; Student's t over the sizes' means, of which seeds are no
       further ones, however many: more of them narrow the first interval alone.
 
-    Both hold for these test images, which all runs share. `num_settings` were measured for both methods, in `num_lower`
-    of them error 1 is the lower one; those of one size share images and, where runs branch, steps, and are no trials.
+    Both hold for these test images, which all runs share. Of images and samples only those enter that both methods have
+    at every one of their sizes and seeds, so that no two means differ in what they are over; where there are none, all
+    enter and there are no intervals. `num_settings` is their number over sizes and seeds, in `num_lower` of them error
+    1 is the lower one; those of one size share images and, where runs branch, steps, and are no trials.
     """
     rows = chosen(points)
     # Of a stream the number of images is unknown, and equal to that of another such stream.
@@ -63,10 +65,14 @@ def compute_difference_rows(points: pd.DataFrame) -> list[dict[str, Any]]:
     rows = rows[(rows["kind"] == "trained") & (rows["train_flops"] > 0)].dropna(subset=["value"])
     rows = rows.fillna({"unique_images": 0})
     curves: dict[str, dict[Any, pd.Series]] = {}
-    for (method, *setting), found in rows.groupby(["objective", *_CURVE]):
-        curve = found.groupby("train_flops")["value"].mean()
-        if len(curve) > 1:
-            curves.setdefault(str(method), {})[tuple(setting)] = curve
+    for (method, preset, images), runs in rows.groupby(["objective", "preset", "unique_images"]):
+        seeds = runs.groupby("samples_seen")["seed"].nunique()
+        # Lengths that one seed alone has would make its curve another one.
+        shared = runs[runs["samples_seen"].isin(seeds.index[seeds == runs["seed"].nunique()])]
+        for seed, found in shared.groupby("seed"):
+            curve = _curve(found)
+            if curve is not None:
+                curves.setdefault(str(method), {})[preset, images, seed] = curve
     compared = []
     for first, second in combinations(sorted(curves, key=method_order), 2):
         shared = [setting for setting in curves[first] if setting in curves[second]]
@@ -84,6 +90,15 @@ def compute_difference_rows(points: pd.DataFrame) -> list[dict[str, Any]]:
                 {"method_1": first, "method_2": second} | _mean_with_intervals(differences, _by_size(rows)) | ends
             )
     return compared
+
+
+def _curve(runs: pd.DataFrame) -> pd.Series | None:
+    """Error by training FLOPs of runs that differ in length; `None` for one length, or where something else differs."""
+    lengths = runs.groupby("samples_seen")[["train_flops", "value"]].mean()
+    per_sample = runs["train_flops"].astype(float) / runs["samples_seen"].astype(float)
+    if len(lengths) < 2 or per_sample.max() > 1.001 * per_sample.min():
+        return None
+    return lengths.set_index("train_flops")["value"].sort_index()
 
 
 def _apart(first: pd.Series, second: pd.Series) -> tuple[float, float, float] | None:
@@ -104,14 +119,16 @@ def _mean_with_intervals(difference: pd.Series, presets: list[str]) -> dict[str,
 
     `presets` are in the order of their size.
     """
+    difference, is_balanced = _balanced(difference)
     by_seed = difference.groupby(level=["preset", "seed"]).mean()
     sizes = by_seed.groupby(level="preset")
     means, num_seeds = sizes.mean(), sizes.size()
     mean = float(means.mean())
     between = between_seeds = None
-    if len(means) > 1:
+    if is_balanced and len(means) > 1:
         between = (float(means.std(ddof=1)) / np.sqrt(len(means)), len(means) - 1)
-    if left := len(by_seed) - len(means):
+    left = len(by_seed) - len(means)
+    if is_balanced and left:
         variance = float(((by_seed - sizes.transform("mean")) ** 2).sum()) / left
         between_seeds = (float(np.sqrt(variance * (1 / num_seeds).sum())) / len(means), left)
     seed_low, seed_high = _interval(mean, between_seeds)
@@ -126,6 +143,17 @@ def _mean_with_intervals(difference: pd.Series, presets: list[str]) -> dict[str,
         "num_settings": len(difference),
         "num_lower": int((difference < 0).sum()),
     }
+
+
+def _balanced(difference: pd.Series) -> tuple[pd.Series, bool]:
+    """The settings that every preset and seed has, and True; all of them and False where there are none."""
+    groups = ["preset", "seed"]
+    others = [name for name in difference.index.names if name not in groups]
+    frame = difference.rename("difference").reset_index()
+    num_groups = len(frame.drop_duplicates(groups))
+    count = frame.groupby(others)["difference"].transform("size")
+    everywhere = (count == num_groups).to_numpy()
+    return (difference[everywhere], True) if everywhere.any() else (difference, False)
 
 
 def _interval(mean: float, spread: tuple[float, int] | None) -> tuple[float | None, float | None]:

@@ -39,8 +39,8 @@ class Reference:
     variant: tuple[str, ...] = ()
 
 
-# Parts of a name in which repeats of one reference differ: seed and, for iGPT's palette, images.
-_REPEATS = re.compile(r"-(s\d+|u\d+|uall)(?=-|$)")
+# Parts of a name in which repeats of one reference differ: seeds and, for iGPT's palette, images.
+_REPEATS = re.compile(r"-(s\d+|u\d+|uall|subset_seed_\d+)(?=-|$)")
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,19 @@ def num_held(points: pd.DataFrame) -> dict[str, int]:
 
 
 def missing_references(points: pd.DataFrame) -> list[str]:
-    """Names of the references that trained runs should be held against and that were not measured."""
+    """Names of the references that trained runs should be held against and are not: they were not measured, or in
+    several variants of which the runs' names do not say which is theirs.
+    """
     rows = chosen(points)
     trained = rows[rows["kind"] == "trained"].sort_values(["objective", "params_encoder"])
     known, missing = references(points), []
+    several = {one.name.partition(" (")[0] for one in known if one.variant}
     for row in trained.to_dict("records"):
         have = {reference.kind for reference in references_of(row, known)}
         wanted = {"raw_pixels": "raw pixels", "untrained": f"untrained {row['objective']}/{row['preset']}"}
         missing += [name for kind, name in sorted(wanted.items()) if kind not in have]
-    return list(dict.fromkeys(missing))
+    untold = " (measured in several variants, and names of runs do not say which is theirs)"
+    return [f"{name}{untold}" if name in several else name for name in dict.fromkeys(missing)]
 
 
 def references_of(run: Mapping[str, Any], known: list[Reference]) -> list[Reference]:

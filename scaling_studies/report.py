@@ -92,10 +92,6 @@ def _render(template: str, content: dict[str, Any], *, is_html: bool) -> str:
     return environment.from_string(source).render(**content)
 
 
-# Lists that fits.json of the same schema did not always have.
-_ADDED = ("surface", "crossings", "differences", "compute_differences", "predictions", "warnings")
-
-
 def _content(study_dir: Path, points: pd.DataFrame, fits: dict[str, Any], figures: SavedFigures) -> dict[str, Any]:
     """Everything both templates show."""
     origin = provenance(study_dir, points, fits)
@@ -111,7 +107,7 @@ def _content(study_dir: Path, points: pd.DataFrame, fits: dict[str, Any], figure
         "rankings": [_ranking(curve) for curve in fits.get("law_ranking", [])],
         "figures": [_figure(figure) for figure in figures.drawn if figure.name not in _LEFT_OUT],
         "not_drawn": {name: why for name, why in figures.left_out.items() if name not in _LEFT_OUT},
-        "fits": {key: [] for key in _ADDED} | fits,
+        "fits": fits,
         "shortfalls": _shortfalls(points, fits),
         "verdicts": _VERDICTS,
         "num_trained": int((measured(points)["kind"] == "trained").sum()),

@@ -111,7 +111,9 @@ def difference_statement(row: dict[str, Any]) -> str:
         if row[f"{name}_low"] is not None:
             ends = f"{100 * row[f'{name}_low']:+.1f} to {100 * row[f'{name}_high']:+.1f}"
             parts.append(f"95% interval over {what} {ends}")
-    known = "; ".join(parts) or "one encoder size and seed: no interval"
+    if all(row[end] is None for end in ("seed_low", "size_low")):
+        parts.append("no interval")
+    known = "; ".join(parts)
     over, what = "", "settings"
     if "flops_low" in row:
         over, what = f" over {count(row['flops_low'])} to {count(row['flops_high'])} FLOPs", "pairs of curves"

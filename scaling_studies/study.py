@@ -1,6 +1,6 @@
 """A whole study fitted: every curve its points allow, every pair of methods compared, as one JSON document.
 
-The document (`fits.json`, schema 2) holds everything that figures and report say about the laws. Numbers are finite or
+The document (`fits.json`, schema 3) holds everything that figures and report say about the laws. Numbers are finite or
 null, where an end is open or nothing is known.
 
 - `y` and `law`: what `fit_study` was asked for; `metric`: what y is;
@@ -54,7 +54,7 @@ from scaling_studies.surface_documents import (
 )
 from scaling_studies.tune_cells import cell_warnings
 
-FITS_SCHEMA = 2
+FITS_SCHEMA = 3
 LAW = "m2"
 Y = "error"
 CONFIDENCE = 0.95

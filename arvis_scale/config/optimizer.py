@@ -74,7 +74,7 @@ class OptimizerConfig:
             )
 
     def validate_length(self, num_steps: int, global_batch_size: int) -> None:
-        """Raise `ValueError` when warm-up and cool-down do not fit into `num_steps`, or no step is to cool down."""
+        """Raise `ValueError` when warm-up and cool-down do not fit into `num_steps`."""
         if self.schedule != "warmup_stable_decay" or num_steps == 0:  # an untrained reference has no schedule
             return
         warmup, start = self.warmup_steps(num_steps, global_batch_size), self.cooldown_start(num_steps)
@@ -83,9 +83,4 @@ class OptimizerConfig:
                 f"optimizer.warmup_samples={self.warmup_samples} and optimizer.warmup_fraction={self.warmup_fraction} "
                 f"warm up for {warmup} steps, but the cool-down (optimizer.cooldown_fraction={self.cooldown_fraction}) "
                 f"of {num_steps} begins after {start}; lower one, or raise samples_seen"
-            )
-        if start == num_steps and self.cooldown_fraction > 0:
-            raise ValueError(
-                f"optimizer.cooldown_fraction={self.cooldown_fraction} of {num_steps} steps rounds to none, and the "
-                "run would not cool down; raise it or samples_seen, or set it to 0"
             )

@@ -54,6 +54,8 @@ class RunChecks:
         folder = RunFolder(config.output)
         # A completed run needs none of its checkpoints, whose optimizer state may be gone.
         is_completed = folder.status().state == "completed"
+        if not is_completed:
+            _check_cooldown(config)
         if is_completed or check_checkpoints(folder.checkpoints, config) or folder.result.exists():
             check_same_run(config, folder)
             check_same_images(images, folder)
@@ -70,6 +72,17 @@ class RunChecks:
             self._known[key] = look()
         value: Value = self._known[key]
         return value
+
+
+def _check_cooldown(config: RunConfig) -> None:
+    """Raise `ValueError` where a cool-down was asked for and rounds to no step; finished runs stay readable."""
+    optimizer, num_steps = config.optimizer, config.num_steps
+    is_asked_for = optimizer.schedule == "warmup_stable_decay" and optimizer.cooldown_fraction > 0
+    if is_asked_for and num_steps > 0 and optimizer.cooldown_start(num_steps) == num_steps:
+        raise ValueError(
+            f"optimizer.cooldown_fraction={optimizer.cooldown_fraction} of {num_steps} steps rounds to none, and the "
+            "run would not cool down; raise it or samples_seen, or set it to 0"
+        )
 
 
 def _model_of(config: RunConfig) -> str:

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from arvis_scale.config import OptimizerConfig, load_config
+from arvis_scale.engine.checks import check_run
 from arvis_scale.engine.parallel.schedule import learning_rate_factor
 
 GIVEN = [
@@ -89,10 +90,6 @@ def test_warm_up_in_samples_holds_for_the_cosine_too():
         ("optimizer.schedule=warmup", "optimizer.schedule='warmup' is not known; one of cosine, warmup_stable_decay"),
         ("optimizer.cooldown_fraction=1.5", "optimizer.cooldown_fraction=1.5 must lie between 0 and 1"),
         ("optimizer.warmup_samples=-1", "optimizer.warmup_samples=-1 must not be negative"),
-        (
-            "optimizer.cooldown_fraction=0.02",
-            "cooldown_fraction=0.02 of 20 steps rounds to none, .* set it to 0",
-        ),
         ("optimizer.warmup_samples=640", "warm up for 20 steps, but the cool-down .* of 20 begins after 16"),
     ],
 )
@@ -100,3 +97,12 @@ def test_a_schedule_that_no_run_can_follow_is_refused(change, message):
     stable = ["optimizer.schedule=warmup_stable_decay", "samples_seen=640"]
     with pytest.raises(ValueError, match=message):
         load_config("digits", [*GIVEN, *stable, change])
+
+
+def test_a_cool_down_of_no_step_is_refused_before_training_and_read_after_it(digits, tmp_path):
+    """Folders of runs that had been trained with one could not be read any more."""
+    shards, output = f"data.shards={digits}", f"output={tmp_path / 'run'}"
+    stable = ["optimizer.schedule=warmup_stable_decay", "samples_seen=640", "optimizer.cooldown_fraction=0.02"]
+    config = load_config("digits", [*GIVEN, *stable, shards, output])
+    with pytest.raises(ValueError, match=r"cooldown_fraction=0.02 of 20 steps rounds to none, .* set it to 0"):
+        check_run(config)

@@ -46,6 +46,7 @@ def test_more_seeds_leave_the_references_that_there_are(references):
     both = references(f"{{{axes}, seed: [0, 1]}}\nrules: {{seed: {{1: {{data.subset_seed: 1}}}}}}")
     assert set(first) < set(both)
     assert all(both[name].config == run.config for name, run in first.items())
+    assert next(iter(references("{objective: [igpt], unique_images: [null]}"))) == "untrained-igpt-nano-uall-s0"
     assert [name for name in both if "-s1" in name] == [name.replace("-s0", "-s1") for name in both if "-s0" in name]
 
 

@@ -50,8 +50,17 @@ def test_fits_of_other_points_are_refused(
         step(tmp_path)
 
 
-def test_fits_say_their_schema_version(study: Path) -> None:
-    assert json.loads((study / "fits.json").read_text())["schema_version"] == 2
+@pytest.mark.parametrize("step", [commands.plot, commands.report])
+def test_fits_of_an_earlier_schema_are_fitted_again(
+    tmp_path: Path, curve_rows: Rows, table: Table, step: Callable[[Path], object]
+) -> None:
+    """Rows of another shape ended a report in a KeyError."""
+    table(curve_rows(images=(100,))).to_csv(tmp_path / "points.csv", index=False)
+    fits = json.loads(commands.fit(tmp_path).read_text())
+    assert fits["schema_version"] == 3
+    (tmp_path / "fits.json").write_text(json.dumps(fits | {"schema_version": 2}))
+    with pytest.raises(ValueError, match="is of an earlier version: run `arvis-scale study fit .*` again"):
+        step(tmp_path)
 
 
 def test_a_study_is_fitted_drawn_and_reported_by_the_errors_of_another_probe(curve_rows: Rows, tmp_path: Path) -> None:

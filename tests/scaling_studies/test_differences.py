@@ -53,21 +53,39 @@ def test_over_sizes_it_is_the_paired_t_test_of_their_means_however_many_seeds() 
 
 
 def test_settings_count_within_their_size_and_seed() -> None:
-    settings = [("nano", 10, 1000, 0), ("nano", 100, 1000, 0), ("nano", 100, 2000, 0), ("micro", 10, 1000, 0)]
-    errors = {"xtra": [0.3, 0.3, 0.3, 0.3], "aim": [0.31, 0.32, 0.33, 0.34], "mae": [0.2, None, None, None]}
+    settings = [(preset, *rest, 0) for preset in ("nano", "micro") for rest in ((10, 1000), (100, 1000), (100, 2000))]
+    errors = {"xtra": [0.3] * 6, "aim": [0.31, 0.32, 0.33, 0.33, 0.34, 0.35], "mae": [0.2, *[None] * 5]}
     first, _, third = difference_rows(points_of(errors, settings))
-    assert (first["num_settings"], first["num_lower"]) == (4, 4)
+    assert (first["num_settings"], first["num_lower"]) == (6, 6)
     assert first["by_preset"] == pytest.approx({"micro": -0.04, "nano": -0.02})
     assert first["difference"] == pytest.approx(-0.03)
     assert first["size_high"] - first["size_low"] == pytest.approx(2 * stats.t.ppf(0.975, 1) * 0.01)
     assert difference_statement(first) == (
         "XTRA minus AIM: -3.0 points (nano -2.0, micro -4.0; 95% interval over encoder sizes -15.7 to +9.7); "
-        "XTRA is lower in 4 of 4 settings."
+        "XTRA is lower in 6 of 6 settings."
     )
     assert third["num_settings"] == 1 and third["size_low"] is None
     assert difference_statement(third) == (
-        "AIM minus MAE: +11.0 points (one encoder size and seed: no interval); AIM is lower in 0 of 1 settings."
+        "AIM minus MAE: +11.0 points (no interval); AIM is lower in 0 of 1 settings."
     )
+
+
+def test_what_one_seed_or_size_alone_has_measured_is_left_out() -> None:
+    """A second seed half done looked like chance between seeds, more settings at one size like that size's effect."""
+    of_images = {32: -0.06, 128: -0.03, 512: 0.0, 2048: 0.05}
+    settings = [("a", images, 1000, 0) for images in of_images] + [("a", 2048, 1000, 1), ("b", 2048, 1000, 0)]
+    errors = [0.5 + of_images[images] for _, images, _, _ in settings]
+    [row] = difference_rows(points_of({"xtra": errors, "aim": [0.5] * len(errors)}, settings))
+    assert row["by_preset"] == pytest.approx({"a": 0.05, "b": 0.05})
+    assert (row["seed_low"], row["seed_high"], row["size_low"], row["size_high"]) == pytest.approx((0.05,) * 4)
+    assert row["num_settings"] == 3
+
+
+def test_without_a_setting_that_all_have_there_is_no_interval() -> None:
+    settings = [("a", 10, 1000, 0), ("a", 20, 1000, 1), ("b", 20, 1000, 0), ("b", 10, 1000, 1)]
+    [row] = difference_rows(points_of({"xtra": [0.4, 0.5, 0.4, 0.5], "aim": [0.3, 0.3, 0.3, 0.3]}, settings))
+    assert row["difference"] == pytest.approx(0.15) and row["num_settings"] == 4
+    assert row["seed_low"] is row["size_low"] is None
 
 
 def test_streams_of_unknown_length_are_compared() -> None:
@@ -118,8 +136,7 @@ def test_at_equal_compute_the_mean_is_over_what_both_cover() -> None:
     assert row["difference"] == pytest.approx((0.45 + 0.35) / 2 - (0.5 + 0.45) / 2)
     assert (row["method_1"], row["num_settings"], row["num_lower"], row["size_low"]) == ("xtra", 1, 1, None)
     assert difference_statement(row) == (
-        "XTRA minus AIM over 20 to 80 FLOPs: -7.5 points (one encoder size and seed: no interval); "
-        "XTRA is lower in 1 of 1 pairs of curves."
+        "XTRA minus AIM over 20 to 80 FLOPs: -7.5 points (no interval); XTRA is lower in 1 of 1 pairs of curves."
     )
 
 
@@ -141,3 +158,18 @@ def test_a_single_length_is_no_curve_and_gaps_are_none() -> None:
     both = pd.concat([points, curves_of({"xtra": {20.0: 0.3}})])
     [row] = compute_difference_rows(both)
     assert (row["flops_low"], row["flops_high"]) == pytest.approx((10, 20))
+
+
+def test_only_runs_of_different_length_are_a_curve_over_compute() -> None:
+    """Two image sizes of one length were joined into one, as if the larger had been trained for longer."""
+    points = curves_of({"xtra": {10.0: 0.5, 40.0: 0.4}, "aim": {15.0: 0.5, 60.0: 0.4}})
+    assert len(compute_difference_rows(points)) == 1
+    assert compute_difference_rows(points.assign(samples_seen=100)) == []
+    assert compute_difference_rows(points.assign(samples_seen=[10, 20, 15, 30])) == []
+
+
+def test_lengths_that_one_seed_alone_has_are_left_out_of_its_curve() -> None:
+    both = {"xtra": {10.0: 0.5, 40.0: 0.3}, "aim": {10.0: 0.5, 40.0: 0.5}}
+    more = {"xtra": both["xtra"] | {20.0: 0.1}, "aim": both["aim"]}
+    [row] = compute_difference_rows(pd.concat([curves_of(both), curves_of(more, seed=1)]))
+    assert (row["seed_low"], row["seed_high"]) == pytest.approx((-0.1, -0.1))

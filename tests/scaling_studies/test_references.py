@@ -75,4 +75,12 @@ def test_options_are_no_seeds(row: Row) -> None:
         ("xtra-nano-s0-image_size_32", "raw pixels (image_size_32)"),
         ("xtra-nano-s0-image_size_64", "untrained xtra/nano (image_size_64)"),
     }
-    assert missing_references(points) == ["raw pixels", "untrained xtra/nano"]
+    untold = " (measured in several variants, and names of runs do not say which is theirs)"
+    assert missing_references(points) == [f"raw pixels{untold}", f"untrained xtra/nano{untold}"]
+
+
+def test_seeds_with_subsets_of_their_own_are_seeds(row: Row) -> None:
+    names = ("untrained-iGPT-nano-s0-u32-subset_seed_0", "untrained-iGPT-nano-s1-u32-subset_seed_1")
+    untrained = [row(name, 0.5, kind="untrained", seed=seed) for seed, name in enumerate(names)]
+    points = points_table([row("iGPT-nano-u32-n10-s0", 0.6), *untrained])
+    assert [found.reference.name for found in shortfalls(points)] == ["untrained xtra/nano"]

@@ -24,7 +24,7 @@ _WITHOUT_EFFECT = (
     "log.",
     "teacher.",
 )
-# In the name of every run that has them: a study keeps its references when it gets more seeds or more images.
+# In every name, iGPT's images in those of iGPT: a study keeps its references when it gets more seeds or more images.
 _NAMED = ("unique_images", "seed")
 
 
@@ -91,7 +91,8 @@ def _named_apart(
 
 def _telling_apart(several: Sequence[dict[str, Any]]) -> list[str]:
     """Return the keys of the names of `several` runs: of the others those alone without which two would be one name."""
-    names = [key for key in _NAMED if several[0].get(key) is not None]
+    reads_images = several[0].get("objective") == "igpt"
+    names = [key for key in _NAMED if key in several[0] and (key != "unique_images" or reads_images)]
     for key in several[0]:
         told, more = (
             len({repr([keys[name] for name in tried]) for keys in several}) for tried in (names, [*names, key])

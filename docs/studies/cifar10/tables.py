@@ -1,4 +1,4 @@
-"""Print the tables of README.md, from points.csv and the fits beside this file; a test holds the page to them.
+"""Print the tables of README.md, from points.csv beside this file; a test holds the page to them.
 
 python docs/studies/cifar10/tables.py
 """
@@ -89,8 +89,9 @@ def gains(points: pd.DataFrame, trained: pd.DataFrame) -> str:
             errors = runs["value"].to_numpy(dtype=float)
             # Two binomial errors of 10,000 test images, taken as independent.
             noise = 1.96 * np.sqrt(runs["sigma"].to_numpy(dtype=float) ** 2 + before["sigma"].mean() ** 2)
-            beaten, compared = beaten + int((reference - errors > noise).sum()), compared + len(runs)
-            cells += [percent(before["value"].mean()), f"{100 * np.mean(reference - errors):+.1f}" if len(runs) else ""]
+            gain = (reference - errors)[known := np.isfinite(reference)]
+            beaten, compared = beaten + int((gain > noise[known]).sum()), compared + len(gain)
+            cells += [percent(before["value"].mean()), f"{100 * np.mean(gain):+.1f}" if len(gain) else ""]
         rows.append([method, *cells, f"{beaten} of {compared}"])
     names = [name for preset in PRESETS for name in (f"{preset}, untrained", "gain")]
     return markdown(["points of error", *names, "runs beyond noise"], rows)
