@@ -28,8 +28,9 @@ arvis-scale sweep submit "$files/tune.yaml" --output tune data.shards=shards
 arvis-scale study collect tune
 arvis-scale sweep submit "$files/study.yaml" --output study data.shards=shards probe_data.shards=shards
 
-# The attentive probe takes longer than the runs: at the largest size of data and the longest runs only.
-for run in study/runs/*-u2048-n8192-s?; do
+# The attentive probe takes longer than the runs: at the largest size, most images and longest runs of one seed only.
+for run in study/runs/*-micro-u2048-n8192-s0; do
+    case $run in *-longtail-*) continue ;; esac
     grep -q '"attentive"' "$run/result.json" || arvis-scale probe "$run" --kind attentive
 done
 
@@ -49,3 +50,4 @@ part blocks XTRA-k1 XTRA-k2 XTRA-k4 AIM
 part tokens D-iGPT-CLIP D-iGPT-CLIP-1dec D-iGPT-MAE D-iGPT-VQ D-iGPT-pixels
 part rivals XTRA-k2 D-iGPT-CLIP AIM iGPT MAE
 part longtail XTRA-k2 XTRA-k2-longtail AIM AIM-longtail MAE MAE-longtail
+
