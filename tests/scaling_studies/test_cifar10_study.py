@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from arvis_scale.launch.studies.study import load_study
 from scaling_studies import fit_law
 from scaling_studies.curve_documents import fit_options
 from scaling_studies.curves import curves_over_params, curves_over_samples_seen, curves_over_unique_images
 from scaling_studies.points import read_points
 
 STUDY = Path(__file__).parents[2] / "docs" / "studies" / "cifar10"
+# One for each question: README.md.
+PARTS = sorted(path.parent.name for path in STUDY.glob("*/fits.json"))
 
 
 def read_yaml(name: str) -> dict[str, Any]:
@@ -43,8 +47,24 @@ def rows(table: Any) -> Any:
     return table.rename(columns={"name": "name_"}).itertuples()
 
 
-def test_the_committed_points_give_the_committed_constants() -> None:
-    points, fits = read_points(STUDY / "points.csv"), json.loads((STUDY / "rivals" / "fits.json").read_text())
+def test_the_tables_of_the_page_are_those_of_the_points() -> None:
+    script = runpy.run_path(str(STUDY / "tables.py"))
+    page = (STUDY / "README.md").read_text()
+    tables = list(script["tables"](read_points(STUDY / "points.csv")))
+    assert len(tables) > 8
+    for table in tables:
+        assert table in page, f"README.md has another table than tables.py prints:\n{table}"
+
+
+def test_every_run_that_the_study_asks_for_is_in_the_table() -> None:
+    shards = ["data.shards=SHARDS", "probe_data.shards=SHARDS"]
+    asked = {run.config.name for run in load_study(STUDY / "study.yaml", STUDY, shards).runs}
+    assert asked == set(read_points(STUDY / "points.csv").dropna(subset=["value"])["name"])
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_committed_points_give_the_committed_constants(part: str) -> None:
+    points, fits = read_points(STUDY / "points.csv"), json.loads((STUDY / part / "fits.json").read_text())
     curves = [
         curve
         for curves_of in (curves_over_unique_images, curves_over_samples_seen, curves_over_params)

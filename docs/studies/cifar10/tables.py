@@ -74,7 +74,7 @@ def gains(points: pd.DataFrame, trained: pd.DataFrame) -> str:
 
     iGPT's untrained encoders are one per palette, that is per set of images; each run is held against its own.
     """
-    most = trained[trained["samples_seen"] == SAMPLES]
+    most = trained[(trained["samples_seen"] == SAMPLES) & trained["unique_images"].isin([32, 128, 512, 2048])]
     untrained = points[points["kind"] == "untrained"]
     rows = []
     for method in METHODS:
@@ -164,13 +164,14 @@ def laws(trained: pd.DataFrame) -> str:
             runs = trained[(trained["objective"] == method) & (trained["preset"] == "micro") & (trained[other] == most)]
             runs = runs.rename(columns={"value": "error"}).dropna(subset=["error"])
             ranked = rank_laws(runs, ["m1", "m2", "m3"], x=x, y="error", share=share).set_index("law")
-            small, large = (
-                np.log(runs.loc[part, "error"]) for part in (runs[x] <= share * most, runs[x] > share * most)
-            )
-            flat = float(np.sqrt(np.mean((large - small.mean()) ** 2)))
-            scores = [*(ranked["extrapolation_rmse"][law] for law in ("m1", "m2", "m3")), flat]
-            rows.append([x.replace("_", " "), method, *map(percent, scores)])
-    return markdown(["over", "method", "m1", "m2", "m3", "no law: the mean"], rows)
+            errors, is_small = np.log(runs["error"]), runs[x] <= share * runs[x].max()
+            last = errors[runs[x] == runs.loc[is_small, x].max()].mean()
+            flat = [
+                float(np.sqrt(np.mean((errors[~is_small] - guess) ** 2))) for guess in (errors[is_small].mean(), last)
+            ]
+            scores = [*(ranked["extrapolation_rmse"][law] for law in ("m1", "m2", "m3")), *flat]
+            rows.append([x.replace("_", " "), method, *(percent(score) or "not fitted" for score in scores)])
+    return markdown(["over", "method", "m1", "m2", "m3", "no law: their mean", "no law: the largest's"], rows)
 
 
 def percent(fraction: float) -> str:
