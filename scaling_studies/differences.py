@@ -63,33 +63,31 @@ def compute_difference_rows(points: pd.DataFrame) -> list[dict[str, Any]]:
     """
     rows = chosen(points)
     rows = rows[(rows["kind"] == "trained") & (rows["train_flops"] > 0)].dropna(subset=["value"])
-    rows = rows.fillna({"unique_images": 0})
-    curves: dict[str, dict[Any, pd.Series]] = {}
-    for (method, preset, images), runs in rows.groupby(["objective", "preset", "unique_images"]):
-        seeds = runs.groupby("samples_seen")["seed"].nunique()
-        # Lengths that one seed alone has would make its curve another one.
-        shared = runs[runs["samples_seen"].isin(seeds.index[seeds == runs["seed"].nunique()])]
-        for seed, found in shared.groupby("seed"):
-            curve = _curve(found)
-            if curve is not None:
-                curves.setdefault(str(method), {})[preset, images, seed] = curve
+    curves = _curves(rows.fillna({"unique_images": 0}))
     compared = []
     for first, second in combinations(sorted(curves, key=method_order), 2):
         shared = [setting for setting in curves[first] if setting in curves[second]]
         apart = {setting: _apart(curves[first][setting], curves[second][setting]) for setting in shared}
         met = {setting: found for setting, found in apart.items() if found is not None}
         if met:
-            differences = pd.Series(
-                [difference for difference, _, _ in met.values()], pd.MultiIndex.from_tuples(met, names=_CURVE)
-            )
-            ends = {
-                "flops_low": min(low for _, low, _ in met.values()),
-                "flops_high": max(it[2] for it in met.values()),
-            }
-            compared.append(
-                {"method_1": first, "method_2": second} | _mean_with_intervals(differences, _by_size(rows)) | ends
-            )
+            settings = pd.MultiIndex.from_tuples(met, names=_CURVE)
+            row = _mean_with_intervals(pd.Series([mean for mean, _, _ in met.values()], settings), _by_size(rows))
+            ends = {"flops_low": min(it[1] for it in met.values()), "flops_high": max(it[2] for it in met.values())}
+            compared.append({"method_1": first, "method_2": second} | row | ends)
     return compared
+
+
+def _curves(rows: pd.DataFrame) -> dict[str, dict[Any, pd.Series]]:
+    """Per method its curves by encoder size, images and seed, over the lengths that all seeds of the size have."""
+    curves: dict[str, dict[Any, pd.Series]] = {}
+    for (method, preset, images), runs in rows.groupby(["objective", "preset", "unique_images"]):
+        seeds = runs.groupby("samples_seen")["seed"].nunique()
+        shared = runs[runs["samples_seen"].isin(seeds.index[seeds == runs["seed"].nunique()])]
+        for seed, found in shared.groupby("seed"):
+            curve = _curve(found)
+            if curve is not None:
+                curves.setdefault(str(method), {})[preset, images, seed] = curve
+    return curves
 
 
 def _curve(runs: pd.DataFrame) -> pd.Series | None:
