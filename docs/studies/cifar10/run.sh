@@ -51,3 +51,4 @@ part tokens D-iGPT-CLIP D-iGPT-CLIP-1dec D-iGPT-MAE D-iGPT-VQ D-iGPT-pixels
 part rivals XTRA-k2 D-iGPT-CLIP AIM iGPT MAE
 part longtail XTRA-k2 XTRA-k2-longtail AIM AIM-longtail MAE MAE-longtail
 
+python "$files/tables.py" study/points.csv

@@ -5,6 +5,7 @@ python docs/studies/cifar10/tables.py
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -186,4 +187,4 @@ def markdown(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    print("\n\n".join(tables(read_points(STUDY / "points.csv"))))
+    print("\n\n".join(tables(read_points(Path(sys.argv[1]) if len(sys.argv) > 1 else STUDY / "points.csv"))))
