@@ -59,9 +59,10 @@ def by_size(points: pd.DataFrame, trained: pd.DataFrame) -> str:
         of_size = [most[(most["objective"] == method) & (most["preset"] == preset)] for preset in PRESETS]
         errors = [percent(runs["value"].mean()) for runs in of_size]
         attentive = percent(of_size[-1]["error_attentive"].mean())
-        flops = " / ".join(f"{runs['train_flops'].mean() / 1e12:.2g}" for runs in of_size)
+        measured = [runs for runs in of_size if len(runs)]
+        flops = " / ".join(f"{runs['train_flops'].mean() / 1e12:.2g}" for runs in measured)
         encoder, heads = (
-            " / ".join(count(runs[column].mean()) for runs in of_size) for column in ("params_encoder", "params_total")
+            " / ".join(count(runs[column].mean()) for runs in measured) for column in ("params_encoder", "params_total")
         )
         rows.append([method, *errors, attentive, flops, encoder, heads])
     pixels = percent(points.loc[points["kind"] == "raw_pixels", "value"].mean())
